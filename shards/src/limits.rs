@@ -1,0 +1,88 @@
+//! Every bound of the system, named with its unit, with one line of why. Relations between bounds are checked when the
+//! program is compiled, at the end of this file. What an operator may change is a field of [`Limits`]; the rest is fixed.
+
+/// The bounds that an operator may change, as the shards and protocols see them.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Largest MQTT packet, WebSocket message and HTTP body that is accepted.
+    pub packet_bytes_max: usize,
+    /// Bytes that may wait for one connection before it is disconnected as too slow.
+    pub outbox_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { packet_bytes_max: PACKET_BYTES_MAX, outbox_bytes_max: OUTBOX_BYTES_MAX }
+    }
+}
+
+/// Default for [`Limits::packet_bytes_max`]: documents are records, not files.
+pub const PACKET_BYTES_MAX: usize = 1 << 20;
+/// The highest value an operator may give [`Limits::packet_bytes_max`]: a record must fit a segment several times.
+pub const PACKET_BYTES_CEILING: usize = 16 << 20;
+/// Default for [`Limits::outbox_bytes_max`]: a third of a second of stall at 100,000 small frames a second.
+pub const OUTBOX_BYTES_MAX: usize = 4 << 20;
+/// Room beyond the outbox bound for the packet that says why a connection is closed.
+pub const OUTBOX_RESERVE_BYTES: usize = 1 << 10;
+/// Frames of at least this size are shared by reference between outboxes; smaller ones are cheaper copied
+/// (one contiguous send instead of a vector of fragments).
+pub const FRAME_SHARE_BYTES_MIN: usize = 4 << 10;
+/// Buffers that a shard keeps for reuse by outboxes; an idle connection holds none.
+pub const OUTBOX_POOL_BUFFERS: usize = 4096;
+/// A buffer that grew beyond this is given back to the allocator instead of the pool.
+pub const OUTBOX_POOL_BUFFER_BYTES_MAX: usize = 64 << 10;
+/// What a buffer that is new to the pool can hold before it grows.
+pub const OUTBOX_POOL_BUFFER_BYTES: usize = 2 << 10;
+
+/// Shards of one server: interest is a 64-bit set of shards.
+pub const SHARDS_MAX: usize = 64;
+/// Tables of one data directory, dropped ones included: table numbers are 16 bits in the log.
+pub const TABLES_MAX: usize = 4096;
+/// Encoded length of a key (compat §2.4).
+pub const KEY_BYTES_MAX: usize = 1978;
+/// MQTT topic name or filter, and the path of a URL after decoding.
+pub const TOPIC_BYTES_MAX: usize = 2 << 10;
+/// Levels of a topic or filter: bounds the walk through the filter tree.
+pub const TOPIC_LEVELS_MAX: usize = 32;
+/// Nesting of a document: bounds the recursion of every transcoder.
+pub const DOCUMENT_DEPTH_MAX: usize = 64;
+/// Subscriptions of one connection.
+pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 100;
+/// QoS 1 messages sent to one connection and not yet acknowledged, whatever receive maximum it asked for.
+pub const INFLIGHT_MAX: usize = 1024;
+
+/// Slots of a data lane between two shards: 256 KiB a pair, enough for a turn's worth of events.
+pub const RING_DATA_SLOTS: usize = 4096;
+/// Slots of a control lane between two shards.
+pub const RING_CONTROL_SLOTS: usize = 512;
+/// Messages that one turn takes from one lane, so that a hot peer starves nobody.
+pub const RING_MESSAGES_PER_TURN: usize = 1024;
+/// Commands that one shard's connections may have waiting for an answer; beyond it they are not read from.
+pub const COMMANDS_OUTSTANDING_MAX: usize = 16 << 10;
+/// Messages that may wait for room in a lane before this shard stops applying writes.
+pub const LANE_BACKLOG_MAX: usize = 16 << 10;
+
+/// Bytes of one chunk of a scan: what an owner copies in one go for a snapshot or a collection.
+pub const SCAN_CHUNK_BYTES: usize = 64 << 10;
+/// Records of one chunk of a scan.
+pub const SCAN_CHUNK_RECORDS: usize = 512;
+
+/// Body of one batch: bounds the time of one write and flush.
+pub const BATCH_BYTES_MAX: usize = 2 << 20;
+/// Bytes appended but not yet flushed before writes wait: beyond it commit times grow without bound.
+pub const UNSYNCED_BYTES_MAX: usize = 8 << 20;
+/// First segment after start: small, because it is zero-filled before the server is ready.
+pub const SEGMENT_BYTES_FIRST: usize = 4 << 20;
+/// Later segments grow to this size.
+pub const SEGMENT_BYTES_MAX: usize = 64 << 20;
+/// How much a segment grows over the one before, up to [`SEGMENT_BYTES_MAX`].
+pub const SEGMENT_GROWTH: usize = 4;
+/// Time between two attempts to make a segment while the disk is full.
+pub const SEGMENT_RETRY_US: u64 = 1_000_000;
+
+const _: () = assert!(OUTBOX_BYTES_MAX >= 2 * PACKET_BYTES_MAX, "an outbox holds at least one largest frame");
+const _: () = assert!(SEGMENT_BYTES_FIRST >= BATCH_BYTES_MAX + PACKET_BYTES_MAX, "a batch fits the smallest segment");
+const _: () = assert!(UNSYNCED_BYTES_MAX >= 2 * BATCH_BYTES_MAX, "one batch fills while another is flushed");
+const _: () = assert!(RING_DATA_SLOTS.is_power_of_two() && RING_CONTROL_SLOTS.is_power_of_two());
+const _: () = assert!(KEY_BYTES_MAX <= TOPIC_BYTES_MAX && KEY_BYTES_MAX <= u16::MAX as usize);
+const _: () = assert!(SEGMENT_BYTES_MAX >= 2 * PACKET_BYTES_CEILING, "a largest record fits a full-size segment");

@@ -1,0 +1,1 @@
+//! tablecast: a real-time table server.
