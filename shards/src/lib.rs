@@ -4,14 +4,24 @@
 //! Read [`shard`] first: it is the turn that everything else serves.
 
 pub mod clock;
+pub mod command;
 pub mod date;
 pub mod document;
+pub mod event;
 pub mod key;
 pub mod limits;
+pub mod link;
 pub mod log;
+pub mod manifest;
+pub mod outbox;
 pub mod ring;
+pub mod scan;
 pub mod schema;
+pub mod session;
+pub mod shard;
 pub mod storage;
+pub mod subscription;
 mod sync;
+pub mod table;
 pub mod topic;
 pub mod validate;

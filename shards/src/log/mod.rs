@@ -230,21 +230,18 @@ impl Log {
         table: TableId,
         version: Version,
         key: &[u8],
-        document: impl FnOnce(&Log, &mut Vec<u8>) -> Result<(), E>,
+        document: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<Location, E> {
-        // The open batch is taken out while the document is written, because writing may read older records.
-        let mut bytes = std::mem::take(Arc::get_mut(&mut self.open.bytes).expect("the open batch is not shared"));
+        let bytes = Arc::get_mut(&mut self.open.bytes).expect("a batch is shared only while it is flushed");
         let start = bytes.len();
-        format::begin_record(kind, table, version, key, &mut bytes);
-        let written = document(self, &mut bytes);
-        match &written {
-            Ok(()) => format::finish_record(start, key.len(), &mut bytes),
-            Err(_) => bytes.truncate(start),
+        format::begin_record(kind, table, version, key, bytes);
+        if let Err(error) = document(bytes) {
+            bytes.truncate(start);
+            return Err(error);
         }
-        let location = Location { segment: self.open.segment, offset: (self.open.offset + start) as u32 };
+        format::finish_record(start, key.len(), bytes);
         self.unsynced_bytes += bytes.len() - start;
-        *Arc::get_mut(&mut self.open.bytes).expect("the open batch is not shared") = bytes;
-        written?;
+        let location = Location { segment: self.open.segment, offset: (self.open.offset + start) as u32 };
         self.open.count += 1;
         Ok(location)
     }

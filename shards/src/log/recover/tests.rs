@@ -19,7 +19,7 @@ fn open_log(directory: &Directory) -> Result<(Log, Recovery, Seen), RecoveryErro
 
 fn append(log: &mut Log, key: &[u8], document: &[u8]) -> Location {
     assert_eq!(log.room(key.len() + document.len()), Room::Yes);
-    log.append::<()>(RecordKind::Put, TableId(1), Version(5), key, |_, out| {
+    log.append::<()>(RecordKind::Put, TableId(1), Version(5), key, |out| {
         out.extend_from_slice(document);
         Ok(())
     })

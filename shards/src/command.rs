@@ -1,0 +1,165 @@
+//! What connections ask of tables, what they are told, and the messages in which shards pass both on.
+
+use crate::clock::Version;
+use crate::event::{Body, Event};
+use crate::log::Position;
+use crate::scan::{Chunk, ScanRef};
+use crate::schema::TableId;
+use crate::subscription::SubscriptionRef;
+use crate::topic::KeyFilter;
+use crate::validate::Violation;
+use bytes::Bytes;
+
+/// A connection, anywhere in this process. The generation tells it from earlier ones with the same index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectionRef {
+    pub shard: u16,
+    pub index: u32,
+    pub generation: u32,
+}
+
+/// Whom an answer is for: a connection of this shard, and a number that is its own affair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    pub connection: ConnectionRef,
+    pub tag: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Create or replace.
+    Put,
+    /// Create; refused where the key exists.
+    Insert,
+    /// Shallow merge; creates.
+    Patch,
+    Delete,
+    /// Append to the log and deliver; the record stays as it is.
+    Message,
+}
+
+#[derive(Clone, Debug)]
+pub struct Write {
+    pub operation: Operation,
+    pub table: TableId,
+    /// Key and document as sent (a well-formed map; empty for a delete or an empty message).
+    pub body: Body,
+    pub qos: u8,
+    pub origin: Option<ConnectionRef>,
+    /// Who wants to know. `None`: nobody waits for the outcome.
+    pub token: Option<Token>,
+}
+
+/// A stored record.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    pub version: Version,
+    pub document: Bytes,
+}
+
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// Done, and as durable as the table promises.
+    Written {
+        version: Version,
+        position: Position,
+        existed: bool,
+    },
+    Refused(Refusal),
+    Record(Option<Stored>),
+}
+
+/// Why a write was not made.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Refusal {
+    /// It breaks the schema, in these ways.
+    Invalid(Vec<Violation>),
+    /// An insert of a key that exists.
+    Exists,
+    /// There is no room for another segment.
+    DiskFull,
+    /// An earlier flush has failed; the server is about to stop.
+    Fenced,
+}
+
+/// What a shard tells its connections after a turn.
+#[derive(Debug)]
+pub enum Completion {
+    Outcome {
+        token: Token,
+        outcome: Outcome,
+    },
+    /// Every shard concerned knows of the subscription; it waits to be started.
+    Subscribed {
+        connection: ConnectionRef,
+        subscription: SubscriptionRef,
+    },
+    /// A scan has records to take, or is at its end.
+    ScanReady {
+        token: Token,
+        scan: ScanRef,
+    },
+    /// The client identifier now belongs to this connection.
+    Joined {
+        connection: ConnectionRef,
+    },
+    /// Another connection took over the client identifier.
+    Evicted {
+        connection: ConnectionRef,
+    },
+    /// The connection does not read what it is sent; it must be closed.
+    Overflowed {
+        connection: ConnectionRef,
+    },
+}
+
+/// The control lane between two shards: small, rare, served first.
+pub enum Control {
+    /// Events under this filter concern the sender from now on; to be confirmed.
+    Interest {
+        table: TableId,
+        filter: KeyFilter,
+        subscription: SubscriptionRef,
+    },
+    NoInterest {
+        table: TableId,
+        filter: KeyFilter,
+    },
+    Interested {
+        subscription: SubscriptionRef,
+    },
+    /// The next records after a key.
+    Scan {
+        scan: ScanRef,
+        table: TableId,
+        filter: KeyFilter,
+        after: Option<Box<[u8]>>,
+    },
+    /// This many commands without a waiting client were carried out.
+    Credit {
+        commands: u32,
+    },
+    Join {
+        client_id: Box<str>,
+        connection: ConnectionRef,
+    },
+    Joined {
+        connection: ConnectionRef,
+    },
+    Leave {
+        client_id: Box<str>,
+        connection: ConnectionRef,
+    },
+    Evict {
+        connection: ConnectionRef,
+    },
+}
+
+/// The data lane: order matters here, a chunk of a scan against the events around it.
+pub enum Data {
+    Write(Write),
+    Read { token: Token, table: TableId, key: Box<[u8]> },
+    Outcome { token: Token, outcome: Outcome },
+    Event(Event),
+    Chunk { scan: ScanRef, chunk: Chunk, position: Position },
+}

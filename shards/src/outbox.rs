@@ -1,0 +1,412 @@
+//! What waits to be sent to each connection: bounded in bytes, gathered while a send is in flight, handed out as one
+//! buffer per connection and turn. Small frames are copied one behind the other (one contiguous send); large ones are
+//! shared by reference. Idle connections hold no buffer: buffers come from a pool and go back to it.
+
+use crate::command::ConnectionRef;
+use crate::limits::{
+    FRAME_SHARE_BYTES_MIN, INFLIGHT_MAX, OUTBOX_POOL_BUFFER_BYTES, OUTBOX_POOL_BUFFER_BYTES_MAX, OUTBOX_POOL_BUFFERS,
+    OUTBOX_RESERVE_BYTES,
+};
+use bytes::Bytes;
+use std::collections::VecDeque;
+
+/// Which encoding of an event a subscriber gets. Subscribers of one kind share the encoded bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FrameKind {
+    /// Protocol and format; the engine does not look inside.
+    pub encoding: u8,
+    /// Which of the table's exported paths the subscriber used.
+    pub path: u8,
+    /// See the constants.
+    pub flags: u8,
+}
+
+impl FrameKind {
+    /// To be acknowledged: carries a packet identifier.
+    pub const ACKNOWLEDGED: u8 = 1;
+    /// Current state, not news: MQTT's RETAIN bit.
+    pub const RETAIN: u8 = 2;
+    /// The subscriber has seen everything up to [`FrameContext::seen`]: the frame may say so.
+    pub const POSITION: u8 = 4;
+
+    pub fn has(self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    pub fn with(mut self, flag: u8) -> FrameKind {
+        self.flags |= flag;
+        self
+    }
+}
+
+/// An encoded event.
+pub struct Frame {
+    pub kind: FrameKind,
+    pub bytes: Vec<u8>,
+    /// Where the two bytes of the packet identifier stand.
+    pub packet_id_at: Option<usize>,
+    /// The same bytes to share, made when first needed.
+    shared: Option<Bytes>,
+}
+
+impl Frame {
+    fn shared(&mut self) -> Bytes {
+        self.shared.get_or_insert_with(|| Bytes::copy_from_slice(&self.bytes)).clone()
+    }
+}
+
+/// The encodings of one event, each made at most once. Its buffers are reused from event to event.
+#[derive(Default)]
+pub struct Frames {
+    frames: Vec<Frame>,
+    used: usize,
+}
+
+impl Frames {
+    pub fn clear(&mut self) {
+        self.used = 0;
+    }
+
+    /// The frame of a kind, encoded by `encode` if this is the first time. `None`: this event has no such frame.
+    pub fn get(&mut self, kind: FrameKind, encode: impl FnOnce(&mut Vec<u8>) -> Option<Encoded>) -> Option<&mut Frame> {
+        let at = match self.frames[..self.used].iter().position(|frame| frame.kind == kind) {
+            Some(at) => at,
+            None => {
+                if self.used == self.frames.len() {
+                    self.frames.push(Frame { kind, bytes: Vec::new(), packet_id_at: None, shared: None });
+                }
+                let frame = &mut self.frames[self.used];
+                frame.kind = kind;
+                frame.bytes.clear();
+                frame.shared = None;
+                match encode(&mut frame.bytes) {
+                    Some(Encoded { packet_id_at }) => frame.packet_id_at = packet_id_at,
+                    None => frame.bytes.clear(),
+                }
+                self.used += 1;
+                self.used - 1
+            }
+        };
+        let frame = &mut self.frames[at];
+        if frame.bytes.is_empty() { None } else { Some(frame) }
+    }
+}
+
+/// What an encoder says of the frame that it has appended.
+pub struct Encoded {
+    pub packet_id_at: Option<usize>,
+}
+
+/// A part of a send that is not in the contiguous buffer: it goes before the byte at `at`.
+pub struct Splice {
+    pub at: usize,
+    pub bytes: Bytes,
+}
+
+/// All that one send carries. The reactor owns it until the send is complete, then gives it back.
+#[derive(Default)]
+pub struct SendBuffer {
+    pub bytes: Vec<u8>,
+    pub splices: Vec<Splice>,
+}
+
+impl SendBuffer {
+    pub fn len(&self) -> usize {
+        self.bytes.len() + self.splices.iter().map(|splice| splice.bytes.len()).sum::<usize>()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.splices.is_empty()
+    }
+}
+
+/// Packet identifiers of messages sent at QoS 1 and not yet acknowledged, and what waits for one to become free.
+struct Window {
+    /// Identifiers are 1 to this.
+    size: u16,
+    used: [u64; INFLIGHT_MAX / 64],
+    count: u16,
+    next: u16,
+    waiting: VecDeque<(Bytes, usize)>,
+}
+
+impl Window {
+    fn take(&mut self) -> Option<u16> {
+        if self.count == self.size {
+            return None;
+        }
+        loop {
+            let id = self.next;
+            self.next = if id == self.size { 1 } else { id + 1 };
+            let (word, bit) = (usize::from(id - 1) / 64, (id - 1) % 64);
+            if self.used[word] & (1 << bit) == 0 {
+                self.used[word] |= 1 << bit;
+                self.count += 1;
+                return Some(id);
+            }
+        }
+    }
+
+    fn free(&mut self, id: u16) -> bool {
+        if id == 0 || id > self.size {
+            return false;
+        }
+        let (word, bit) = (usize::from(id - 1) / 64, (id - 1) % 64);
+        let was_used = self.used[word] & (1 << bit) != 0;
+        self.used[word] &= !(1 << bit);
+        self.count -= u16::from(was_used);
+        was_used
+    }
+}
+
+#[derive(Default)]
+struct Outbox {
+    generation: u32,
+    open: bool,
+    dirty: bool,
+    overflowed: bool,
+    in_flight: bool,
+    /// A scan waits for room here.
+    stalled: bool,
+    waiting: SendBuffer,
+    /// Bytes in `waiting`, in the window's queue and in flight.
+    bytes: usize,
+    in_flight_bytes: usize,
+    window: Option<Box<Window>>,
+}
+
+/// The outboxes of a shard, by connection index.
+pub struct Outboxes {
+    shard: u16,
+    boxes: Vec<Outbox>,
+    dirty: Vec<u32>,
+    overflowed: Vec<ConnectionRef>,
+    pool: Vec<Vec<u8>>,
+    bytes_max: usize,
+}
+
+impl Outboxes {
+    pub fn new(shard: u16, bytes_max: usize) -> Outboxes {
+        Outboxes { shard, boxes: Vec::new(), dirty: Vec::new(), overflowed: Vec::new(), pool: Vec::new(), bytes_max }
+    }
+
+    pub fn open(&mut self, connection: ConnectionRef) {
+        let index = connection.index as usize;
+        if index >= self.boxes.len() {
+            self.boxes.resize_with(index + 1, Outbox::default);
+        }
+        self.boxes[index] = Outbox { generation: connection.generation, open: true, ..Outbox::default() };
+    }
+
+    /// The connection is gone, and nothing of it is in flight any more.
+    pub fn close(&mut self, connection: ConnectionRef) {
+        if let Some(outbox) = self.get(connection) {
+            let buffer = std::mem::take(outbox);
+            self.recycle(buffer.waiting.bytes);
+        }
+    }
+
+    fn get(&mut self, connection: ConnectionRef) -> Option<&mut Outbox> {
+        let outbox = self.boxes.get_mut(connection.index as usize)?;
+        (outbox.open && outbox.generation == connection.generation).then_some(outbox)
+    }
+
+    fn recycle(&mut self, mut buffer: Vec<u8>) {
+        let fits = (OUTBOX_POOL_BUFFER_BYTES..=OUTBOX_POOL_BUFFER_BYTES_MAX).contains(&buffer.capacity());
+        if fits && self.pool.len() < OUTBOX_POOL_BUFFERS {
+            buffer.clear();
+            self.pool.push(buffer);
+        }
+    }
+
+    /// From now on at most `size` messages to be acknowledged are in flight to this connection.
+    pub fn set_window(&mut self, connection: ConnectionRef, size: u16) {
+        if let Some(outbox) = self.get(connection) {
+            let size = size.clamp(1, INFLIGHT_MAX as u16);
+            let used = [0; INFLIGHT_MAX / 64];
+            outbox.window = Some(Box::new(Window { size, used, count: 0, next: 1, waiting: VecDeque::new() }));
+        }
+    }
+
+    /// Bytes that wait for the connection or are in flight to it.
+    pub fn bytes(&self, connection: ConnectionRef) -> usize {
+        self.boxes.get(connection.index as usize).map_or(0, |outbox| outbox.bytes)
+    }
+
+    /// Whether so much waits already that a scan should pause. The scan is woken when the outbox has drained.
+    pub fn stall(&mut self, connection: ConnectionRef) -> bool {
+        let half = self.bytes_max / 2;
+        let Some(outbox) = self.get(connection) else { return false };
+        outbox.stalled = outbox.bytes > half;
+        outbox.stalled
+    }
+
+    /// Writes of the protocol itself: acknowledgements, responses. They may use the reserve beyond the bound.
+    pub fn write(&mut self, connection: ConnectionRef, body: impl FnOnce(&mut Vec<u8>)) {
+        let bound = self.bytes_max + OUTBOX_RESERVE_BYTES;
+        let buffer = self.ready_buffer(connection);
+        let Some(outbox) = self.get(connection) else { return };
+        outbox.waiting.bytes = buffer;
+        let before = outbox.waiting.bytes.len();
+        body(&mut outbox.waiting.bytes);
+        outbox.bytes += outbox.waiting.bytes.len() - before;
+        if outbox.bytes > bound && !outbox.overflowed {
+            outbox.overflowed = true;
+            self.overflowed.push(connection);
+        }
+        self.mark(connection.index);
+    }
+
+    /// Queues shared bytes behind what waits, without a copy.
+    pub fn write_shared(&mut self, connection: ConnectionRef, bytes: Bytes) {
+        if bytes.len() < FRAME_SHARE_BYTES_MIN {
+            return self.write(connection, |out| out.extend_from_slice(&bytes));
+        }
+        let Some(outbox) = self.get(connection) else { return };
+        outbox.bytes += bytes.len();
+        let at = outbox.waiting.bytes.len();
+        outbox.waiting.splices.push(Splice { at, bytes });
+        self.mark(connection.index);
+    }
+
+    /// The connection's buffer, or one from the pool where it has none.
+    fn ready_buffer(&mut self, connection: ConnectionRef) -> Vec<u8> {
+        let own = self.get(connection).map(|outbox| std::mem::take(&mut outbox.waiting.bytes)).unwrap_or_default();
+        if own.capacity() > 0 {
+            return own;
+        }
+        self.pool.pop().unwrap_or_else(|| Vec::with_capacity(OUTBOX_POOL_BUFFER_BYTES))
+    }
+
+    fn mark(&mut self, index: u32) {
+        let outbox = &mut self.boxes[index as usize];
+        if !outbox.dirty {
+            outbox.dirty = true;
+            self.dirty.push(index);
+        }
+    }
+
+    /// Queues an event's frame. At the bound the connection is disconnected: it does not read.
+    pub fn push(&mut self, index: u32, frame: &mut Frame) {
+        let Some(outbox) = self.boxes.get_mut(index as usize).filter(|outbox| outbox.open && !outbox.overflowed) else {
+            return;
+        };
+        if outbox.bytes + frame.bytes.len() > self.bytes_max {
+            outbox.overflowed = true;
+            let generation = outbox.generation;
+            return self.overflowed.push(ConnectionRef { shard: self.shard, index, generation });
+        }
+        outbox.bytes += frame.bytes.len();
+        let packet_id = match (frame.packet_id_at, &mut outbox.window) {
+            (Some(at), Some(window)) => match window.take() {
+                Some(id) => Some((at, id)),
+                None => return window.waiting.push_back((frame.shared(), at)),
+            },
+            _ => None,
+        };
+        if outbox.waiting.bytes.capacity() == 0 {
+            outbox.waiting.bytes = self.pool.pop().unwrap_or_else(|| Vec::with_capacity(OUTBOX_POOL_BUFFER_BYTES));
+        }
+        if frame.bytes.len() < FRAME_SHARE_BYTES_MIN {
+            append(&mut outbox.waiting, &frame.bytes, packet_id);
+        } else {
+            append_shared(&mut outbox.waiting, frame.shared(), packet_id);
+        }
+        if !outbox.dirty {
+            outbox.dirty = true;
+            self.dirty.push(index);
+        }
+    }
+
+    /// The connection has acknowledged a message. False: there was none with this packet identifier.
+    pub fn acknowledge(&mut self, connection: ConnectionRef, packet_id: u16) -> bool {
+        let mut buffer = self.ready_buffer(connection);
+        let Some(outbox) = self.get(connection) else { return false };
+        std::mem::swap(&mut outbox.waiting.bytes, &mut buffer);
+        let Some(window) = &mut outbox.window else { return false };
+        let known = window.free(packet_id);
+        if known && !window.waiting.is_empty() {
+            if let (Some(id), Some((bytes, at))) = (window.take(), window.waiting.pop_front()) {
+                if bytes.len() < FRAME_SHARE_BYTES_MIN {
+                    append(&mut outbox.waiting, &bytes, Some((at, id)));
+                } else {
+                    append_shared(&mut outbox.waiting, bytes, Some((at, id)));
+                }
+            }
+            self.mark(connection.index);
+        } else if outbox.waiting.is_empty() {
+            let unused = std::mem::take(&mut outbox.waiting.bytes);
+            self.recycle(unused);
+        }
+        known
+    }
+
+    /// Connections with something to send, to be asked with [`Outboxes::take`].
+    pub fn take_dirty(&mut self, into: &mut Vec<u32>) {
+        into.append(&mut self.dirty);
+        for &index in into.iter() {
+            self.boxes[index as usize].dirty = false;
+        }
+    }
+
+    pub fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// What is to be sent now; `None` while a send is in flight or where nothing waits.
+    pub fn take(&mut self, index: u32) -> Option<SendBuffer> {
+        let outbox = self.boxes.get_mut(index as usize)?;
+        if !outbox.open || outbox.in_flight || outbox.waiting.is_empty() {
+            return None;
+        }
+        outbox.in_flight = true;
+        let buffer = std::mem::take(&mut outbox.waiting);
+        outbox.in_flight_bytes = buffer.len();
+        Some(buffer)
+    }
+
+    /// A send is complete. True: a scan had been waiting for this.
+    pub fn sent(&mut self, connection: ConnectionRef, mut buffer: SendBuffer) -> bool {
+        buffer.splices.clear();
+        self.recycle(buffer.bytes);
+        let Some(outbox) = self.get(connection) else { return false };
+        outbox.in_flight = false;
+        outbox.bytes -= outbox.in_flight_bytes;
+        outbox.in_flight_bytes = 0;
+        let more = !outbox.waiting.is_empty();
+        let stalled = std::mem::take(&mut outbox.stalled);
+        if more {
+            self.mark(connection.index);
+        }
+        stalled
+    }
+
+    /// Whether everything has been sent.
+    pub fn is_drained(&mut self, connection: ConnectionRef) -> bool {
+        self.get(connection).is_none_or(|outbox| !outbox.in_flight && outbox.waiting.is_empty())
+    }
+
+    pub fn next_overflowed(&mut self) -> Option<ConnectionRef> {
+        self.overflowed.pop()
+    }
+}
+
+fn append(buffer: &mut SendBuffer, frame: &[u8], packet_id: Option<(usize, u16)>) {
+    let start = buffer.bytes.len();
+    buffer.bytes.extend_from_slice(frame);
+    if let Some((at, id)) = packet_id {
+        buffer.bytes[start + at..start + at + 2].copy_from_slice(&id.to_be_bytes());
+    }
+}
+
+/// The head up to the packet identifier is each connection's own; the rest is shared.
+fn append_shared(buffer: &mut SendBuffer, frame: Bytes, packet_id: Option<(usize, u16)>) {
+    let mut rest = frame;
+    if let Some((at, id)) = packet_id {
+        let head = rest.split_to(at + 2);
+        buffer.bytes.extend_from_slice(&head[..at]);
+        buffer.bytes.extend_from_slice(&id.to_be_bytes());
+    }
+    let at = buffer.bytes.len();
+    buffer.splices.push(Splice { at, bytes: rest });
+}

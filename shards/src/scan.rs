@@ -1,0 +1,196 @@
+//! Reading many records in key order across shards while they change: snapshots of subscriptions and collections over
+//! REST. Kept by the shard whose connection reads; the owners only answer requests for the next chunk.
+//!
+//! Each owner gives its records in key order; the scan merges them. Its cursor is the last key handed out. An event
+//! that arrives while the scan runs is delivered at once if its key lies at or before the cursor (that record was
+//! handed out already), changes the buffered row if it lies in what was fetched, and is dropped if it lies beyond (the
+//! chunk that will be fetched later includes it). Chunks and events of one owner arrive in one order, hence: no gap and
+//! no duplicate, and every record appears in its newest state.
+
+use crate::clock::Version;
+use crate::event::{Body, Event, EventKind};
+use crate::topic::{KeyFilter, Target};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// A scan of one shard, and whose turn it is under that number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScanRef {
+    pub index: u32,
+    pub generation: u32,
+}
+
+/// A record on its way to a reader.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    pub version: Version,
+    pub body: Body,
+}
+
+/// What an owner gives in one go.
+#[derive(Debug, Default)]
+pub struct Chunk {
+    pub rows: Vec<Row>,
+    /// Every record up to this key has been looked at.
+    pub upto: Option<Box<[u8]>>,
+    /// There are no more.
+    pub done: bool,
+}
+
+#[derive(Debug, PartialEq)]
+pub enum Step {
+    Row {
+        target: usize,
+        row: Row,
+    },
+    /// Owners have been asked, or must be: see [`Scan::requests`].
+    Wait,
+    End,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The event is news to the reader now.
+    Deliver,
+    /// The reader sees, or will see, its effect in a row.
+    Absorbed,
+}
+
+struct Source {
+    shard: u16,
+    rows: VecDeque<Row>,
+    upto: Option<Box<[u8]>>,
+    done: bool,
+    asked: bool,
+}
+
+pub struct Scan {
+    targets: Arc<[Target]>,
+    /// Index of the target being read.
+    at: usize,
+    shards: u16,
+    sources: Vec<Source>,
+    cursor: Option<Box<[u8]>>,
+}
+
+/// The shard that owns a key: FNV-1a over table and key, spread over the shards. Part of the data format.
+pub fn owner(table: crate::schema::TableId, key: &[u8], shards: usize) -> u16 {
+    const PRIME: u64 = 0x100_0000_01b3;
+    let bytes = table.0.to_le_bytes();
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    for byte in bytes.iter().chain(key) {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(PRIME);
+    }
+    // FNV's high bits are weak for short keys: mix them once.
+    hash = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    ((u128::from(hash) * shards as u128) >> 64) as u16
+}
+
+impl Scan {
+    pub fn new(targets: Arc<[Target]>, shards: usize) -> Scan {
+        let mut scan = Scan { targets, at: 0, shards: shards as u16, sources: Vec::new(), cursor: None };
+        scan.enter_target();
+        scan
+    }
+
+    fn enter_target(&mut self) {
+        self.cursor = None;
+        self.sources.clear();
+        let Some(target) = self.targets.get(self.at) else { return };
+        let owners = match &target.filter {
+            KeyFilter::Exact { key, .. } => {
+                let owner = owner(target.table, key, usize::from(self.shards));
+                owner..owner + 1
+            }
+            KeyFilter::Pattern(_) => 0..self.shards,
+        };
+        let source = |shard| Source { shard, rows: VecDeque::new(), upto: None, done: false, asked: false };
+        self.sources.extend(owners.map(source));
+    }
+
+    /// The next record in key order, if it is known.
+    pub fn step(&mut self) -> Step {
+        loop {
+            if self.at == self.targets.len() {
+                return Step::End;
+            }
+            if !self.can_step() {
+                return Step::Wait;
+            }
+            let least = (0..self.sources.len())
+                .filter_map(|index| Some((self.sources[index].rows.front()?.body.key(), index)))
+                .min()
+                .map(|(_, index)| index);
+            match least.and_then(|index| self.sources[index].rows.pop_front()) {
+                Some(row) => {
+                    self.cursor = Some(row.body.key().into());
+                    return Step::Row { target: self.at, row };
+                }
+                None => {
+                    self.at += 1;
+                    self.enter_target();
+                }
+            }
+        }
+    }
+
+    /// Whether [`Scan::step`] would not say [`Step::Wait`].
+    pub fn can_step(&self) -> bool {
+        self.sources.iter().all(|source| source.done || !source.rows.is_empty())
+    }
+
+    /// Whether nothing follows what was handed out.
+    pub fn is_at_end(&self) -> bool {
+        self.at + 1 >= self.targets.len() && self.sources.iter().all(|source| source.done && source.rows.is_empty())
+    }
+
+    /// Calls `ask` with the owners to be asked now: shard, target, and the key after which to go on.
+    pub fn requests(&mut self, mut ask: impl FnMut(u16, &Target, Option<Box<[u8]>>)) {
+        let Some(target) = self.targets.get(self.at) else { return };
+        for source in &mut self.sources {
+            if !source.done && !source.asked && source.rows.is_empty() {
+                source.asked = true;
+                ask(source.shard, target, source.upto.clone());
+            }
+        }
+    }
+
+    /// An owner has answered.
+    pub fn offer(&mut self, shard: u16, chunk: Chunk) {
+        let Some(source) = self.sources.iter_mut().find(|source| source.shard == shard) else { return };
+        source.asked = false;
+        source.done = chunk.done;
+        source.upto = chunk.upto.or(source.upto.take());
+        source.rows.extend(chunk.rows);
+    }
+
+    /// What an event that matches target number `target` means to the reader.
+    pub fn apply(&mut self, target: usize, event: &Event) -> Verdict {
+        if event.kind == EventKind::Message || target < self.at {
+            return Verdict::Deliver;
+        }
+        if target > self.at {
+            return Verdict::Absorbed;
+        }
+        let key = event.body.key();
+        if self.cursor.as_deref().is_some_and(|cursor| key <= cursor) {
+            return Verdict::Deliver;
+        }
+        let Some(source) = self.sources.iter_mut().find(|source| source.shard == event.shard) else {
+            return Verdict::Absorbed;
+        };
+        if source.done || source.upto.as_deref().is_some_and(|upto| key <= upto) {
+            let place = source.rows.binary_search_by(|row| row.body.key().cmp(key));
+            let row = Row { version: event.version, body: event.body.clone() };
+            match (place, event.kind) {
+                (Ok(at), EventKind::Delete) => {
+                    source.rows.remove(at);
+                }
+                (Ok(at), _) => source.rows[at] = row,
+                (Err(_), EventKind::Delete) => {}
+                (Err(at), _) => source.rows.insert(at, row),
+            }
+        }
+        Verdict::Absorbed
+    }
+}

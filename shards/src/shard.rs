@@ -1,0 +1,400 @@
+//! The turn of a shard: everything that happens to its tables, in the order in which it happens.
+//!
+//! A shard is plain data behind one thread. The thread's loop (root crate, `shard_thread.rs`) does, each turn:
+//!
+//! 1. hands received bytes to the protocol sessions, which call [`Shard::submit`], [`Shard::read`],
+//!    [`Shard::subscribe`], … here;
+//! 2. [`Shard::receive`]: takes a bounded number of messages from the rings, the control lane before the data lane;
+//! 3. writes are applied (`write.rs`): validated, stamped, appended to the open batch, made into events;
+//! 4. events are fanned out (`delivery.rs`): to local subscribers, and once to each interested shard;
+//! 5. [`Shard::storage_request`]: if no flush is in flight, the open batch is flushed;
+//! 6. [`Shard::storage_complete`]: acknowledgements that waited for the flush are released;
+//! 7. takes [`Shard::completion`]s for its sessions, sends the dirty outboxes, and [`Shard::end_turn`]s.
+//!
+//! Nothing here knows of sockets or of the clock: bytes, completions and the time are arguments. Messages to itself a
+//! shard handles at once, so that one shard and many run the same code.
+
+mod delivery;
+mod write;
+
+use crate::clock::Clock;
+use crate::command::{Completion, ConnectionRef, Control, Data, Outcome, Token, Write};
+use crate::event::Event;
+use crate::limits::{COMMANDS_OUTSTANDING_MAX, Limits, RING_MESSAGES_PER_TURN};
+use crate::link::Links;
+use crate::log::format::RecordKind;
+use crate::log::recover::{self, Recovery, RecoveryError};
+use crate::log::{Log, Position};
+use crate::outbox::{Frames, Outboxes};
+use crate::scan::{Scan, ScanRef};
+use crate::schema::{TableDef, TableId};
+use crate::session::Sessions;
+use crate::storage::{Storage, StorageCompletion, StorageRequest};
+use crate::subscription::Subscription;
+use crate::table::{Entry, Table};
+use crate::validate::Builder;
+pub use delivery::{Encoder, FrameContext};
+use slab::Slab;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+/// An answer that waits for the flush of its event.
+struct Pending {
+    seq: u64,
+    from: u16,
+    token: Token,
+    outcome: Outcome,
+}
+
+/// Whom a scan is for.
+enum ScanOwner {
+    Subscription(u32),
+    Reader(Token),
+}
+
+struct OpenScan {
+    generation: u32,
+    owner: ScanOwner,
+    scan: Scan,
+}
+
+pub struct Shard {
+    index: u16,
+    now_us: u64,
+    limits: Limits,
+    tables: Vec<Table>,
+    log: Log,
+    clock: Clock,
+    builder: Builder,
+    /// Reused copy of the record that a write replaces.
+    previous: Vec<u8>,
+    links: Links,
+    pub outboxes: Outboxes,
+    subscriptions: Slab<Subscription>,
+    scans: Slab<OpenScan>,
+    /// Told apart, slots of `subscriptions` and `scans` can be used again.
+    generations: u32,
+    sessions: Sessions,
+    encoder: Box<dyn Encoder>,
+    frames: Frames,
+    key_text: String,
+    /// How far each shard had come with the last message from it.
+    seen: Vec<Position>,
+    pending: VecDeque<Pending>,
+    /// Writes that wait for room in the log, and the shards they came from.
+    deferred: VecDeque<(u16, Write)>,
+    /// Commands of this shard's connections that have not been answered.
+    outstanding: usize,
+    /// Commands carried out for each shard that nobody waits for.
+    credits: Vec<u32>,
+    completions: VecDeque<Completion>,
+}
+
+/// What a shard is made of.
+pub struct Parts<'a> {
+    pub index: u16,
+    pub limits: Limits,
+    pub tables: &'a [(TableId, Arc<TableDef>)],
+    pub links: Links,
+    pub encoder: Box<dyn Encoder>,
+    /// Any random number.
+    pub salt: u64,
+}
+
+impl Shard {
+    /// Recovers the shard from its log.
+    pub fn open(parts: Parts<'_>, storage: &dyn Storage) -> Result<(Shard, Recovery), RecoveryError> {
+        let mut tables: Vec<Table> = Vec::new();
+        let table_at = |tables: &mut Vec<Table>, id: TableId| {
+            if usize::from(id.0) >= tables.len() {
+                tables.resize_with(usize::from(id.0) + 1, || Table::new(None));
+            }
+            usize::from(id.0)
+        };
+        for (id, definition) in parts.tables {
+            let at = table_at(&mut tables, *id);
+            tables[at] = Table::new(Some(definition.clone()));
+        }
+        let mut clock = Clock::default();
+        let (log, recovery) =
+            recover::open(storage, parts.index, parts.salt, parts.limits.packet_bytes_max, &mut |location, record| {
+                let at = table_at(&mut tables, record.table);
+                let table = &mut tables[at];
+                match record.kind {
+                    RecordKind::Put => table.set(record.key, Entry { location, version: record.version }),
+                    RecordKind::Delete => _ = table.remove(record.key),
+                    RecordKind::Message => {}
+                }
+                clock.observe(record.version);
+            })?;
+        let shards = parts.links.shards();
+        let mut seen = vec![Position::default(); shards];
+        seen[usize::from(parts.index)] = log.position();
+        let shard = Shard {
+            index: parts.index,
+            now_us: 0,
+            limits: parts.limits,
+            tables,
+            log,
+            clock,
+            builder: Builder::default(),
+            previous: Vec::new(),
+            links: parts.links,
+            outboxes: Outboxes::new(parts.index, parts.limits.outbox_bytes_max),
+            subscriptions: Slab::new(),
+            scans: Slab::new(),
+            generations: 0,
+            sessions: Sessions::default(),
+            encoder: parts.encoder,
+            frames: Frames::default(),
+            key_text: String::new(),
+            seen,
+            pending: VecDeque::new(),
+            deferred: VecDeque::new(),
+            outstanding: 0,
+            credits: vec![0; shards],
+            completions: VecDeque::new(),
+        };
+        Ok((shard, recovery))
+    }
+
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    pub fn shards(&self) -> usize {
+        self.links.shards()
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The time of this turn, in microseconds since 1970.
+    pub fn now_us(&self) -> u64 {
+        self.now_us
+    }
+
+    pub fn table(&self, id: TableId) -> &Table {
+        &self.tables[usize::from(id.0)]
+    }
+
+    pub fn table_mut(&mut self, id: TableId) -> &mut Table {
+        &mut self.tables[usize::from(id.0)]
+    }
+
+    /// How far each shard has come, as seen from here.
+    pub fn seen(&self) -> &[Position] {
+        &self.seen
+    }
+
+    /// Whether connections may issue commands. If not, they are to be left unread until a later turn.
+    pub fn has_room(&self) -> bool {
+        self.outstanding < COMMANDS_OUTSTANDING_MAX
+    }
+
+    pub fn begin_turn(&mut self, now_us: u64) {
+        self.now_us = now_us;
+        self.apply_deferred();
+    }
+
+    /// Takes what peers have sent. True: there may be more.
+    pub fn receive(&mut self) -> bool {
+        let mut more = false;
+        for from in 0..self.shards() as u16 {
+            let mut left = RING_MESSAGES_PER_TURN;
+            while left > 0
+                && let Some(message) = self.links.receive_control(from)
+            {
+                self.control(from, message);
+                left -= 1;
+            }
+            while left > 0
+                && let Some(message) = self.links.receive_data(from)
+            {
+                self.data(from, message);
+                left -= 1;
+            }
+            more |= left == 0;
+        }
+        more
+    }
+
+    fn send_control(&mut self, to: u16, message: Control) {
+        if to == self.index { self.control(to, message) } else { self.links.send_control(to, message) }
+    }
+
+    fn send_data(&mut self, to: u16, message: Data) {
+        if to == self.index { self.data(to, message) } else { self.links.send_data(to, message) }
+    }
+
+    fn control(&mut self, from: u16, message: Control) {
+        match message {
+            Control::Interest { table, filter, subscription } => {
+                *self.table_mut(table).interest.entry(&filter) |= 1 << from;
+                self.send_control(from, Control::Interested { subscription });
+            }
+            Control::NoInterest { table, filter } => self.table_mut(table).interest.edit(&filter, |shards| {
+                *shards &= !(1 << from);
+                *shards == 0
+            }),
+            Control::Interested { subscription } => self.confirm(subscription),
+            Control::Scan { scan, table, filter, after } => {
+                let chunk = self.table(table).chunk(&filter, after.as_deref(), &self.log);
+                let position = self.log.position();
+                self.send_data(from, Data::Chunk { scan, chunk, position });
+            }
+            Control::Credit { commands } => self.outstanding -= commands as usize,
+            Control::Join { client_id, connection } => {
+                if let Some(previous) = self.sessions.join(client_id, connection) {
+                    self.send_control(previous.shard, Control::Evict { connection: previous });
+                }
+                self.send_control(from, Control::Joined { connection });
+            }
+            Control::Leave { client_id, connection } => self.sessions.leave(&client_id, connection),
+            Control::Joined { connection } => self.completions.push_back(Completion::Joined { connection }),
+            Control::Evict { connection } => self.completions.push_back(Completion::Evicted { connection }),
+        }
+    }
+
+    fn data(&mut self, from: u16, message: Data) {
+        match message {
+            Data::Write(write) => self.receive_write(from, write),
+            Data::Read { token, table, key } => {
+                let outcome = Outcome::Record(self.stored(table, &key));
+                self.send_data(from, Data::Outcome { token, outcome });
+            }
+            Data::Outcome { token, outcome } => {
+                self.outstanding -= 1;
+                self.completions.push_back(Completion::Outcome { token, outcome });
+            }
+            Data::Event(event) => self.deliver(&event),
+            Data::Chunk { scan, chunk, position } => {
+                self.seen[usize::from(from)] = position;
+                self.offer(from, scan, chunk);
+            }
+        }
+    }
+
+    /// Claims an MQTT client identifier; [`Completion::Joined`] follows.
+    pub fn join(&mut self, client_id: &str, connection: ConnectionRef) {
+        let owner = self.session_owner(client_id);
+        self.send_control(owner, Control::Join { client_id: client_id.into(), connection });
+    }
+
+    pub fn leave(&mut self, client_id: &str, connection: ConnectionRef) {
+        let owner = self.session_owner(client_id);
+        self.send_control(owner, Control::Leave { client_id: client_id.into(), connection });
+    }
+
+    fn session_owner(&self, client_id: &str) -> u16 {
+        crate::scan::owner(TableId(u16::MAX), client_id.as_bytes(), self.shards())
+    }
+
+    /// What the disk is to do now; asked until it gives nothing.
+    pub fn storage_request(&mut self) -> Option<StorageRequest> {
+        self.log.request(self.now_us)
+    }
+
+    /// The disk has answered. An error of a flush fences the shard: the server must stop, and nothing that waited is
+    /// acknowledged.
+    pub fn storage_complete(&mut self, completion: StorageCompletion) -> io::Result<()> {
+        let result = self.log.complete(completion, self.now_us);
+        let durable = self.log.durable_seq();
+        while let Some(pending) = self.pending.pop_front_if(|pending| pending.seq <= durable) {
+            self.send_data(pending.from, Data::Outcome { token: pending.token, outcome: pending.outcome });
+        }
+        self.apply_deferred();
+        result
+    }
+
+    pub fn is_fenced(&self) -> bool {
+        self.log.is_fenced()
+    }
+
+    /// When a turn is due though nothing happens.
+    pub fn deadline_us(&self) -> Option<u64> {
+        self.log.retry_at_us()
+    }
+
+    /// What sessions are to be told.
+    pub fn completion(&mut self) -> Option<Completion> {
+        match self.outboxes.next_overflowed() {
+            Some(connection) => Some(Completion::Overflowed { connection }),
+            None => self.completions.pop_front(),
+        }
+    }
+
+    /// Sends what waits for peers, and wakes those that sleep.
+    pub fn end_turn(&mut self) {
+        for to in 0..self.shards() as u16 {
+            let commands = std::mem::take(&mut self.credits[usize::from(to)]);
+            if commands > 0 {
+                self.send_control(to, Control::Credit { commands });
+            }
+        }
+        self.links.flush();
+    }
+
+    /// Whether the thread may sleep until its reactor has news or a peer wakes it. [`Shard::wake_up`] follows in any case.
+    pub fn may_sleep(&mut self) -> bool {
+        self.links.may_sleep()
+    }
+
+    pub fn wake_up(&mut self) {
+        self.links.wake_up();
+    }
+
+    /// Whether nothing waits for the disk, for peers or for sessions.
+    pub fn is_idle(&self) -> bool {
+        self.log.is_clean() && self.pending.is_empty() && self.deferred.is_empty() && self.completions.is_empty()
+    }
+
+    fn next_generation(&mut self) -> u32 {
+        self.generations = self.generations.wrapping_add(1);
+        self.generations
+    }
+
+    fn fan_out(&mut self, event: Event) {
+        let table = &mut self.tables[usize::from(event.table.0)];
+        if !table.interest.is_empty() {
+            let text = table.codec.text(event.body.key(), &mut self.key_text);
+            let mut shards = 0;
+            table.interest.visit(text, &mut |interested| shards |= *interested);
+            while shards != 0 {
+                let to = shards.trailing_zeros() as u16;
+                shards &= shards - 1;
+                self.links.send_data(to, Data::Event(event.clone()));
+            }
+        }
+        self.deliver(&event);
+    }
+
+    /// Opens a scan for a reader; [`Completion::ScanReady`] says when to call [`Shard::scan_step`].
+    pub fn scan(&mut self, token: Token, target: crate::topic::Target) -> ScanRef {
+        let scan = self.open_scan(ScanOwner::Reader(token), Arc::new([target]));
+        self.pump(scan);
+        scan
+    }
+
+    fn open_scan(&mut self, owner: ScanOwner, targets: Arc<[crate::topic::Target]>) -> ScanRef {
+        let generation = self.next_generation();
+        let scan = Scan::new(targets, self.shards());
+        let index = self.scans.insert(OpenScan { generation, owner, scan }) as u32;
+        ScanRef { index, generation }
+    }
+
+    fn open_scan_mut(&mut self, scan: ScanRef) -> Option<&mut OpenScan> {
+        self.scans.get_mut(scan.index as usize).filter(|open| open.generation == scan.generation)
+    }
+
+    pub fn close_scan(&mut self, scan: ScanRef) {
+        if self.open_scan_mut(scan).is_some() {
+            self.scans.remove(scan.index as usize);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,377 @@
+//! Fan-out: one function through which all delivery passes, and the subscriptions and scans that it serves.
+
+use super::{OpenScan, ScanOwner, Shard};
+use crate::clock::Version;
+use crate::command::{Completion, ConnectionRef, Control};
+use crate::event::{Event, EventKind};
+use crate::key::KeyCodec;
+use crate::log::Position;
+use crate::outbox::{Encoded, FrameKind, Frames, Outboxes};
+use crate::scan::{Chunk, Row, ScanRef, Step, Verdict, owner};
+use crate::schema::TableDef;
+use crate::subscription::{
+    ACKNOWLEDGED, NO_LOCAL, RETAIN_AS_PUBLISHED, Request, SHADOWED, State, Subscriber, Subscription, SubscriptionRef,
+};
+use crate::topic::{KeyFilter, Target};
+use std::sync::Arc;
+
+/// Everything an encoder may put into a frame.
+pub struct FrameContext<'a> {
+    pub table: &'a TableDef,
+    pub codec: KeyCodec,
+    pub kind: EventKind,
+    pub key: &'a [u8],
+    pub key_text: &'a str,
+    pub version: Version,
+    /// Canonical; empty for a delete and for a message without payload.
+    pub document: &'a [u8],
+    /// How far each shard has come, as a subscriber that is live has seen it.
+    pub seen: &'a [Position],
+}
+
+/// Turns events into the bytes of a protocol: called once per event and kind of frame, however many subscribers.
+pub trait Encoder: Send {
+    /// Appends a frame; `None`: subscribers of this kind get nothing for such an event.
+    fn encode(&mut self, kind: FrameKind, context: &FrameContext<'_>, out: &mut Vec<u8>) -> Option<Encoded>;
+}
+
+/// Whether a subscriber hears of an event, and in which kind of frame.
+fn kind_for(
+    subscriber: &Subscriber,
+    subscription: impl FnOnce() -> Option<(ConnectionRef, bool)>,
+    event: &Event,
+) -> Option<FrameKind> {
+    let options = subscriber.options;
+    let mut kind = subscriber.kind;
+    if options & ACKNOWLEDGED != 0 && event.qos > 0 {
+        kind = kind.with(FrameKind::ACKNOWLEDGED);
+    }
+    if options & RETAIN_AS_PUBLISHED != 0 && event.kind != EventKind::Message {
+        kind = kind.with(FrameKind::RETAIN);
+    }
+    if options & (NO_LOCAL | SHADOWED) != 0 {
+        let (connection, shadowed) = subscription()?;
+        if shadowed || (options & NO_LOCAL != 0 && event.origin == Some(connection)) {
+            return None;
+        }
+    }
+    Some(kind)
+}
+
+impl Shard {
+    /// Delivers an event to the connections of this shard.
+    pub(super) fn deliver(&mut self, event: &Event) {
+        let Shard { tables, subscriptions, scans, outboxes, encoder, frames, key_text, seen, .. } = self;
+        seen[usize::from(event.shard)] = event.position;
+        let table = &mut tables[usize::from(event.table.0)];
+        if table.subscribers.is_empty() {
+            return;
+        }
+        let Some(definition) = table.definition.as_deref() else { return };
+        let text = table.codec.text(event.body.key(), key_text);
+        let context = FrameContext {
+            table: definition,
+            codec: table.codec,
+            kind: event.kind,
+            key: event.body.key(),
+            key_text: text,
+            version: event.version,
+            document: event.body.document(),
+            seen,
+        };
+        frames.clear();
+        let mut push = |frames: &mut Frames, outboxes: &mut Outboxes, kind: FrameKind, connection: u32| {
+            if let Some(frame) = frames.get(kind, |out| encoder.encode(kind, &context, out)) {
+                outboxes.push(connection, frame);
+            }
+        };
+        table.subscribers.visit(text, &mut |subscribers| {
+            for subscriber in &subscribers.live {
+                let details = || {
+                    let subscription = subscriptions.get(subscriber.subscription as usize)?;
+                    Some((subscription.connection, subscription.is_shadowed(subscriber.target, text)))
+                };
+                if let Some(kind) = kind_for(subscriber, details, event) {
+                    push(frames, outboxes, kind.with(FrameKind::POSITION), subscriber.connection);
+                }
+            }
+            for &(index, target) in &subscribers.joining {
+                let Some(subscription) = subscriptions.get(index as usize) else { continue };
+                let verdict = match subscription.state {
+                    State::Scanning(scan) => {
+                        scans.get_mut(scan.index as usize).map(|open| open.scan.apply(usize::from(target), event))
+                    }
+                    // Before the scan: state comes with it; without one, what happens from here on is news.
+                    _ if subscription.snapshot && event.kind != EventKind::Message => Some(Verdict::Absorbed),
+                    _ => Some(Verdict::Deliver),
+                };
+                let subscriber = subscription.subscriber(index, usize::from(target));
+                let details = || Some((subscription.connection, subscription.is_shadowed(target, text)));
+                if verdict == Some(Verdict::Deliver)
+                    && let Some(kind) = kind_for(&subscriber, details, event)
+                {
+                    push(frames, outboxes, kind, subscriber.connection);
+                }
+            }
+        });
+    }
+
+    /// Registers a subscription here and at every shard that owns some of its keys. [`Completion::Subscribed`]
+    /// follows; then [`Shard::start`] lets it begin.
+    pub fn subscribe(&mut self, request: Request) -> SubscriptionRef {
+        let generation = self.next_generation();
+        let bit = |flag: u8, on: bool| if on { flag } else { 0 };
+        let options = bit(ACKNOWLEDGED, request.qos > 0)
+            | bit(NO_LOCAL, request.no_local)
+            | bit(RETAIN_AS_PUBLISHED, request.retain_as_published);
+        let targets: Arc<[Target]> = request.targets.into();
+        let index = self.subscriptions.insert(Subscription {
+            generation,
+            connection: request.connection,
+            targets: targets.clone(),
+            encoding: request.encoding,
+            options,
+            snapshot: request.snapshot,
+            state: State::Joining { missing: usize::MAX },
+            places: vec![0; targets.len()],
+        }) as u32;
+        let subscription = SubscriptionRef { index, generation };
+        let mut asked = 0;
+        for (number, target) in targets.iter().enumerate() {
+            let subscribers = self.table_mut(target.table).subscribers.entry(&target.filter);
+            subscribers.joining.push((index, number as u8));
+            for shard in self.peers_of(target) {
+                let filter = target.filter.clone();
+                self.links.send_control(shard, Control::Interest { table: target.table, filter, subscription });
+                asked += 1;
+            }
+        }
+        self.subscriptions[index as usize].state = State::Joining { missing: asked };
+        if asked == 0 {
+            self.subscribed(subscription);
+        }
+        subscription
+    }
+
+    /// The other shards that own keys of a target.
+    fn peers_of(&self, target: &Target) -> impl Iterator<Item = u16> + use<> {
+        let own = self.index;
+        let owners = match &target.filter {
+            KeyFilter::Exact { key, .. } => {
+                let owner = owner(target.table, key, self.shards());
+                owner..owner + 1
+            }
+            KeyFilter::Pattern(_) => 0..self.shards() as u16,
+        };
+        owners.filter(move |shard| *shard != own)
+    }
+
+    fn subscription_mut(&mut self, subscription: SubscriptionRef) -> Option<&mut Subscription> {
+        let found = self.subscriptions.get_mut(subscription.index as usize);
+        found.filter(|found| found.generation == subscription.generation)
+    }
+
+    pub(super) fn confirm(&mut self, subscription: SubscriptionRef) {
+        let Some(found) = self.subscription_mut(subscription) else { return };
+        let State::Joining { missing } = &mut found.state else { return };
+        *missing -= 1;
+        if *missing == 0 {
+            self.subscribed(subscription);
+        }
+    }
+
+    fn subscribed(&mut self, subscription: SubscriptionRef) {
+        let Some(found) = self.subscription_mut(subscription) else { return };
+        found.state = State::Ready;
+        let connection = found.connection;
+        self.completions.push_back(Completion::Subscribed { connection, subscription });
+    }
+
+    /// Lets a subscription begin: first the current records, if it wants them, then what happens.
+    pub fn start(&mut self, subscription: SubscriptionRef) {
+        let Some(found) = self.subscription_mut(subscription) else { return };
+        if !matches!(found.state, State::Ready) {
+            return;
+        }
+        if !found.snapshot {
+            return self.go_live(subscription.index);
+        }
+        let targets = found.targets.clone();
+        let scan = self.open_scan(ScanOwner::Subscription(subscription.index), targets);
+        self.subscriptions[subscription.index as usize].state = State::Scanning(scan);
+        self.pump(scan);
+    }
+
+    fn go_live(&mut self, index: u32) {
+        let targets = self.subscriptions[index as usize].targets.clone();
+        for (number, target) in targets.iter().enumerate() {
+            let subscriber = self.subscriptions[index as usize].subscriber(index, number);
+            let subscribers = self.table_mut(target.table).subscribers.entry(&target.filter);
+            subscribers.joining.retain(|line| *line != (index, number as u8));
+            subscribers.live.push(subscriber);
+            let place = subscribers.live.len() as u32 - 1;
+            self.subscriptions[index as usize].places[number] = place;
+        }
+        self.subscriptions[index as usize].state = State::Live;
+    }
+
+    pub fn unsubscribe(&mut self, subscription: SubscriptionRef) {
+        if self.subscription_mut(subscription).is_none() {
+            return;
+        }
+        let removed = self.subscriptions.remove(subscription.index as usize);
+        if let State::Scanning(scan) = removed.state {
+            self.close_scan(scan);
+        }
+        for (number, target) in removed.targets.iter().enumerate() {
+            let mut last = false;
+            let subscriptions = &mut self.subscriptions;
+            self.tables[usize::from(target.table.0)].subscribers.edit(&target.filter, |subscribers| {
+                if matches!(removed.state, State::Live) {
+                    let place = removed.places[number];
+                    subscribers.live.swap_remove(place as usize);
+                    if let Some(moved) = subscribers.live.get(place as usize) {
+                        subscriptions[moved.subscription as usize].places[usize::from(moved.target)] = place;
+                    }
+                } else {
+                    subscribers.joining.retain(|line| *line != (subscription.index, number as u8));
+                }
+                last = subscribers.is_empty();
+                last
+            });
+            if last {
+                for shard in self.peers_of(target) {
+                    let filter = target.filter.clone();
+                    self.links.send_control(shard, Control::NoInterest { table: target.table, filter });
+                }
+            }
+        }
+    }
+
+    pub(super) fn offer(&mut self, from: u16, scan: ScanRef, chunk: Chunk) {
+        if let Some(open) = self.open_scan_mut(scan) {
+            open.scan.offer(from, chunk);
+            self.pump(scan);
+        }
+    }
+
+    /// Carries a scan on as far as it can go now.
+    pub(super) fn pump(&mut self, scan: ScanRef) {
+        let Some(open) = self.open_scan_mut(scan) else { return };
+        match open.owner {
+            ScanOwner::Reader(token) => {
+                self.request_chunks(scan);
+                // A reader steps by itself; tell it when it can.
+                if let Some(open) = self.open_scan_mut(scan)
+                    && open.scan.can_step()
+                {
+                    self.completions.push_back(Completion::ScanReady { token, scan });
+                }
+            }
+            ScanOwner::Subscription(index) => self.pump_subscription(scan, index),
+        }
+    }
+
+    fn pump_subscription(&mut self, scan: ScanRef, index: u32) {
+        let connection = self.subscriptions[index as usize].connection;
+        loop {
+            if self.outboxes.stall(connection) {
+                return;
+            }
+            let Some(open) = self.open_scan_mut(scan) else { return };
+            match open.scan.step() {
+                Step::Row { target, row } => {
+                    let last = open.scan.is_at_end();
+                    self.deliver_row(index, target, &row, last);
+                }
+                Step::Wait => {
+                    // A shard answers itself at once: go on if it did.
+                    self.request_chunks(scan);
+                    if !self.open_scan_mut(scan).is_some_and(|open| open.scan.can_step()) {
+                        return;
+                    }
+                }
+                Step::End => {
+                    self.close_scan(scan);
+                    return self.go_live(index);
+                }
+            }
+        }
+    }
+
+    fn request_chunks(&mut self, scan: ScanRef) {
+        let Some(open) = self.open_scan_mut(scan) else { return };
+        let mut requests = Vec::new();
+        open.scan.requests(|shard, target, after| requests.push((shard, target.table, target.filter.clone(), after)));
+        for (shard, table, filter, after) in requests {
+            if shard == self.index {
+                let chunk = self.table(table).chunk(&filter, after.as_deref(), &self.log);
+                self.seen[usize::from(shard)] = self.log.position();
+                if let Some(open) = self.open_scan_mut(scan) {
+                    open.scan.offer(shard, chunk);
+                }
+            } else {
+                self.links.send_control(shard, Control::Scan { scan, table, filter, after });
+            }
+        }
+    }
+
+    /// Hands a current record to a subscriber.
+    fn deliver_row(&mut self, index: u32, target: usize, row: &Row, last: bool) {
+        let Shard { tables, subscriptions, outboxes, encoder, frames, key_text, seen, .. } = self;
+        let subscription = &subscriptions[index as usize];
+        let table = &tables[usize::from(subscription.targets[target].table.0)];
+        let Some(definition) = table.definition.as_deref() else { return };
+        let text = table.codec.text(row.body.key(), key_text);
+        if subscription.is_shadowed(target as u8, text) {
+            return;
+        }
+        let subscriber = subscription.subscriber(index, target);
+        let mut kind = subscriber.kind.with(FrameKind::RETAIN);
+        if subscriber.options & ACKNOWLEDGED != 0 {
+            kind = kind.with(FrameKind::ACKNOWLEDGED);
+        }
+        if last {
+            kind = kind.with(FrameKind::POSITION);
+        }
+        let context = FrameContext {
+            table: definition,
+            codec: table.codec,
+            kind: EventKind::Put,
+            key: row.body.key(),
+            key_text: text,
+            version: row.version,
+            document: row.body.document(),
+            seen,
+        };
+        frames.clear();
+        if let Some(frame) = frames.get(kind, |out| encoder.encode(kind, &context, out)) {
+            outboxes.push(subscriber.connection, frame);
+        }
+    }
+
+    /// The connection has room again: scans that waited for it go on.
+    pub fn resume_scans(&mut self, connection: ConnectionRef) {
+        let waiting = |open: &OpenScan| match open.owner {
+            ScanOwner::Subscription(index) => self.subscriptions[index as usize].connection == connection,
+            ScanOwner::Reader(token) => token.connection == connection,
+        };
+        let found: Vec<ScanRef> = self
+            .scans
+            .iter()
+            .filter(|(_, open)| waiting(open))
+            .map(|(index, open)| ScanRef { index: index as u32, generation: open.generation })
+            .collect();
+        found.into_iter().for_each(|scan| self.pump(scan));
+    }
+
+    /// The next record of a reader's scan. After [`Step::Wait`], [`Completion::ScanReady`] says when to go on.
+    pub fn scan_step(&mut self, scan: ScanRef) -> Step {
+        let Some(open) = self.open_scan_mut(scan) else { return Step::End };
+        let step = open.scan.step();
+        if step == Step::Wait {
+            self.pump(scan);
+        }
+        step
+    }
+}

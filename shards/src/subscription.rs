@@ -1,0 +1,105 @@
+//! Who wants to hear of which keys. The shard of the socket keeps the subscription; a shard that owns keys keeps, for
+//! each filter, only the set of shards where somebody listens (`Table::interest`).
+//!
+//! Life: *joining* until every shard concerned has confirmed its interest; *ready* until the session starts it (after
+//! its SUBACK or response head); *scanning* while the current records are handed out; then *live*.
+
+use crate::command::ConnectionRef;
+use crate::outbox::FrameKind;
+use crate::scan::ScanRef;
+use crate::topic::Target;
+use std::sync::Arc;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubscriptionRef {
+    pub index: u32,
+    pub generation: u32,
+}
+
+/// What a session asks for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub connection: ConnectionRef,
+    pub targets: Vec<Target>,
+    /// Encoding of the frames; path and flags are set per delivery.
+    pub encoding: u8,
+    /// Highest quality of service of deliveries: 0 or 1.
+    pub qos: u8,
+    /// Events that the connection itself caused are left out (MQTT 5 §3.8.3.1).
+    pub no_local: bool,
+    /// Deliveries of puts and deletes carry the RETAIN bit (MQTT 5 §3.8.3.1).
+    pub retain_as_published: bool,
+    /// The current records come first.
+    pub snapshot: bool,
+}
+
+pub(crate) enum State {
+    Joining { missing: usize },
+    Ready,
+    Scanning(ScanRef),
+    Live,
+}
+
+pub(crate) struct Subscription {
+    pub generation: u32,
+    pub connection: ConnectionRef,
+    pub targets: Arc<[Target]>,
+    pub encoding: u8,
+    pub options: u8,
+    pub snapshot: bool,
+    pub state: State,
+    /// Per target, where this subscription stands in the list of live subscribers.
+    pub places: Vec<u32>,
+}
+
+/// Bits of [`Subscriber::options`].
+pub(crate) const ACKNOWLEDGED: u8 = 1;
+pub(crate) const NO_LOCAL: u8 = 2;
+pub(crate) const RETAIN_AS_PUBLISHED: u8 = 4;
+/// An earlier target of the same subscription is on the same table: of two that match only the first delivers.
+pub(crate) const SHADOWED: u8 = 8;
+
+/// One line of a list of live subscribers: all that fan-out looks at, in 16 bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Subscriber {
+    pub connection: u32,
+    pub subscription: u32,
+    pub kind: FrameKind,
+    pub options: u8,
+    pub target: u8,
+}
+
+/// Everything registered under one filter.
+#[derive(Default)]
+pub(crate) struct Subscribers {
+    pub live: Vec<Subscriber>,
+    /// Not live yet: subscription and number of the target.
+    pub joining: Vec<(u32, u8)>,
+}
+
+impl Subscribers {
+    pub fn is_empty(&self) -> bool {
+        self.live.is_empty() && self.joining.is_empty()
+    }
+}
+
+impl Subscription {
+    pub fn subscriber(&self, index: u32, target: usize) -> Subscriber {
+        let shadowed = self.targets[..target].iter().any(|earlier| earlier.table == self.targets[target].table);
+        let kind = FrameKind { encoding: self.encoding, path: self.targets[target].path, flags: 0 };
+        Subscriber {
+            connection: self.connection.index,
+            subscription: index,
+            kind,
+            options: self.options | if shadowed { SHADOWED } else { 0 },
+            target: target as u8,
+        }
+    }
+
+    /// Whether an earlier target delivers what `target` matches.
+    pub fn is_shadowed(&self, target: u8, key_text: &str) -> bool {
+        let table = self.targets[usize::from(target)].table;
+        let earlier = &self.targets[..usize::from(target)];
+        earlier.iter().any(|other| other.table == table && other.filter.matches(key_text))
+    }
+}
