@@ -1,1 +1,14 @@
-//! tablecast: a real-time table server.
+//! tablecast: a real-time table server. `main.rs` calls [`cli::main`]; start reading at [`server`].
+
+pub mod app;
+pub mod auth;
+pub mod cli;
+mod connection;
+pub mod diagnostic;
+pub mod protocol;
+pub mod reactor;
+pub mod server;
+pub mod settings;
+mod shard_thread;
+mod wheel;
+mod yaml;

@@ -171,6 +171,8 @@ struct Outbox {
     waiting: SendBuffer,
     /// Bytes in `waiting`, in the window's queue and in flight.
     bytes: usize,
+    /// Longer frames are left out, as the client asked; 0: no limit.
+    frame_bytes_max: usize,
     in_flight_bytes: usize,
     window: Option<Box<Window>>,
 }
@@ -225,6 +227,13 @@ impl Outboxes {
             let size = size.clamp(1, INFLIGHT_MAX as u16);
             let used = [0; INFLIGHT_MAX / 64];
             outbox.window = Some(Box::new(Window { size, used, count: 0, next: 1, waiting: VecDeque::new() }));
+        }
+    }
+
+    /// Events whose frames are longer are not sent to this connection (MQTT 5 §3.1.2.11.4).
+    pub fn set_frame_bytes_max(&mut self, connection: ConnectionRef, bytes: usize) {
+        if let Some(outbox) = self.get(connection) {
+            outbox.frame_bytes_max = bytes;
         }
     }
 
@@ -291,6 +300,9 @@ impl Outboxes {
         let Some(outbox) = self.boxes.get_mut(index as usize).filter(|outbox| outbox.open && !outbox.overflowed) else {
             return;
         };
+        if outbox.frame_bytes_max != 0 && frame.bytes.len() > outbox.frame_bytes_max {
+            return;
+        }
         if outbox.bytes + frame.bytes.len() > self.bytes_max {
             outbox.overflowed = true;
             let generation = outbox.generation;

@@ -1,0 +1,271 @@
+//! One connection as its shard's thread sees it: the session that speaks its protocol, the bytes that session has not
+//! taken yet, and how far its closing has come.
+
+use crate::protocol::framing::Framing;
+use crate::protocol::http::session::HttpSession;
+use crate::protocol::mqtt::session::MqttSession;
+use crate::protocol::sse::SseSession;
+use crate::protocol::ws::records::RecordsSession;
+use crate::protocol::ws::tunnel::TunnelSession;
+use crate::protocol::{Catalog, Context, Flow, Scratch, Session, Upgrade, format::Format};
+use crate::reactor::Slot;
+use shards::command::{Completion, ConnectionRef};
+use shards::shard::Shard;
+use std::net::IpAddr;
+
+/// Bytes that may wait for a blocked session before its socket is no longer read.
+const CARRY_PAUSE_BYTES: usize = 256 << 10;
+/// How long a goodbye may take to be read, and the peer to hang up after it.
+const LINGER_US: u64 = 2_000_000;
+/// How long one send may make no progress.
+const SEND_STALL_US: u64 = 60_000_000;
+
+/// What a listener's connections speak at first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Http,
+    Mqtt,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Open,
+    /// Nothing more is read; what is in the outbox still goes out.
+    Draining {
+        since_us: u64,
+    },
+    /// All is sent and said; the peer may hang up first.
+    Lingering {
+        since_us: u64,
+    },
+    /// Given up; the reactor will release it.
+    Closed,
+}
+
+pub struct Connection {
+    pub slot: Slot,
+    pub state: State,
+    address: IpAddr,
+    /// Taken out while it is called.
+    session: Option<Box<dyn Session>>,
+    /// Received, but not taken by the session.
+    carry: Vec<u8>,
+    /// The session waits for a completion.
+    pub blocked: bool,
+    /// The socket is not read.
+    pub paused: bool,
+    /// The peer sends no more.
+    pub peer_ended: bool,
+    pub opened_us: u64,
+    pub heard: bool,
+    pub sending_since_us: Option<u64>,
+}
+
+/// What all calls of sessions need from their thread.
+pub struct Surroundings<'a> {
+    pub shard: &'a mut Shard,
+    pub catalog: &'a Catalog,
+    pub scratch: &'a mut Scratch,
+}
+
+impl Connection {
+    pub fn open(kind: Kind, slot: Slot, address: IpAddr, now_us: u64) -> Connection {
+        let session: Box<dyn Session> = match kind {
+            Kind::Http => Box::new(HttpSession::new(now_us)),
+            Kind::Mqtt => Box::new(MqttSession::new(now_us, None, Format::Json)),
+        };
+        Connection {
+            slot,
+            state: State::Open,
+            address,
+            session: Some(session),
+            carry: Vec::new(),
+            blocked: false,
+            paused: false,
+            peer_ended: false,
+            opened_us: now_us,
+            heard: false,
+            sending_since_us: None,
+        }
+    }
+
+    pub fn reference(&self, shard: u16) -> ConnectionRef {
+        ConnectionRef { shard, index: self.slot.index, generation: self.slot.generation }
+    }
+
+    fn call<R>(
+        &mut self,
+        around: &mut Surroundings<'_>,
+        body: impl FnOnce(&mut Box<dyn Session>, &mut Context<'_>) -> R,
+    ) -> R {
+        let mut session = self.session.take().expect("a session is called by its connection only");
+        let connection = self.reference(around.shard.index());
+        let mut context = Context {
+            shard: around.shard,
+            catalog: around.catalog,
+            scratch: around.scratch,
+            connection,
+            address: self.address,
+            framing: Framing::None,
+        };
+        let result = body(&mut session, &mut context);
+        self.session = Some(session);
+        result
+    }
+
+    /// Hands received bytes to the session: as they lie in the receive buffer, unless some are left from before.
+    pub fn receive(&mut self, around: &mut Surroundings<'_>, bytes: &[u8]) {
+        if self.state != State::Open {
+            return;
+        }
+        self.heard = true;
+        if self.blocked {
+            return self.carry.extend_from_slice(bytes);
+        }
+        if self.carry.is_empty() {
+            let taken = self.feed(around, bytes);
+            if self.state == State::Open {
+                self.carry.extend_from_slice(&bytes[taken..]);
+            }
+        } else {
+            self.carry.extend_from_slice(bytes);
+            self.feed_carry(around);
+        }
+    }
+
+    fn feed_carry(&mut self, around: &mut Surroundings<'_>) {
+        let mut carry = std::mem::take(&mut self.carry);
+        let taken = self.feed(around, &carry);
+        if taken == carry.len() || self.state != State::Open {
+            return; // an idle connection holds no buffer
+        }
+        carry.drain(..taken);
+        self.carry = carry;
+    }
+
+    /// Gives the session input until it wants no more; tells how much it took.
+    fn feed(&mut self, around: &mut Surroundings<'_>, input: &[u8]) -> usize {
+        let mut at = 0;
+        loop {
+            let (taken, flow) = self.call(around, |session, context| session.receive(context, &input[at..]));
+            at += taken;
+            let upgraded = matches!(flow, Flow::Upgrade(_));
+            self.follow(around, flow);
+            let goes_on = upgraded || (taken > 0 && at < input.len());
+            if !goes_on || self.blocked || self.state != State::Open {
+                return at;
+            }
+        }
+    }
+
+    /// Something that the session asked for is done.
+    pub fn complete(&mut self, around: &mut Surroundings<'_>, completion: Completion) {
+        if self.state != State::Open {
+            return;
+        }
+        let flow = self.call(around, |session, context| session.complete(context, completion));
+        let unblocked = matches!(flow, Flow::Continue) && self.blocked;
+        self.follow(around, flow);
+        if unblocked {
+            self.retry(around);
+        }
+    }
+
+    /// Lets a blocked session go on with what it was sent meanwhile.
+    pub fn retry(&mut self, around: &mut Surroundings<'_>) {
+        self.blocked = false;
+        self.feed_carry(around);
+        if self.peer_ended && !self.blocked {
+            self.close(around);
+        }
+    }
+
+    fn follow(&mut self, around: &mut Surroundings<'_>, flow: Flow) {
+        match flow {
+            Flow::Continue => {}
+            Flow::Blocked => self.blocked = true,
+            Flow::Close => self.close(around),
+            Flow::Upgrade(upgrade) => self.upgrade(around, *upgrade),
+        }
+    }
+
+    fn upgrade(&mut self, around: &mut Surroundings<'_>, upgrade: Upgrade) {
+        type Next = (Box<dyn Session>, Flow);
+        let (next, flow) = self.call(around, |_, context| -> Next {
+            match upgrade {
+                Upgrade::Sse { target } => (Box::new(SseSession::open(context, target)), Flow::Continue),
+                Upgrade::WebSocket { target, format } => {
+                    let (session, flow) = RecordsSession::open(context, target, format);
+                    (Box::new(session), flow)
+                }
+                Upgrade::MqttOverWebSocket { incoming, outgoing } => {
+                    let inner = Box::new(MqttSession::new(context.now_us(), incoming, outgoing));
+                    (Box::new(TunnelSession::new(inner)), Flow::Continue)
+                }
+            }
+        });
+        self.session = Some(next);
+        self.follow(around, flow);
+    }
+
+    /// The peer has sent its last byte.
+    pub fn end_of_input(&mut self, around: &mut Surroundings<'_>) {
+        self.peer_ended = true;
+        if self.state == State::Open && !self.blocked {
+            self.close(around);
+        }
+    }
+
+    /// Ends the session; what it wrote still goes out.
+    pub fn close(&mut self, around: &mut Surroundings<'_>) {
+        if self.state == State::Open {
+            self.state = State::Draining { since_us: around.shard.now_us() };
+            self.carry = Vec::new();
+            self.call(around, |session, context| session.end(context));
+        }
+    }
+
+    /// The server is about to stop.
+    pub fn stop(&mut self, around: &mut Surroundings<'_>) {
+        if self.state == State::Open {
+            let flow = self.call(around, |session, context| session.stop(context));
+            self.follow(around, flow);
+        }
+    }
+
+    /// When [`Connection::expire`] is due.
+    pub fn deadline(&self) -> u64 {
+        match self.state {
+            State::Open => {
+                let session = self.session.as_ref().and_then(|session| session.deadline()).unwrap_or(u64::MAX);
+                session.min(self.sending_since_us.map_or(u64::MAX, |since| since + SEND_STALL_US))
+            }
+            State::Draining { since_us } | State::Lingering { since_us } => since_us + LINGER_US,
+            State::Closed => u64::MAX,
+        }
+    }
+
+    /// Its deadline has passed. True: break the connection off.
+    pub fn expire(&mut self, around: &mut Surroundings<'_>) -> bool {
+        let now_us = around.shard.now_us();
+        let stalled = self.sending_since_us.is_some_and(|since| now_us >= since + SEND_STALL_US);
+        match self.state {
+            State::Open if stalled => {
+                self.close(around);
+                true
+            }
+            State::Open => {
+                let flow = self.call(around, |session, context| session.expire(context));
+                self.follow(around, flow);
+                false
+            }
+            State::Draining { .. } | State::Lingering { .. } => true,
+            State::Closed => false,
+        }
+    }
+
+    /// Whether the socket should not be read now: too much waits for a blocked session.
+    pub fn wants_pause(&self) -> bool {
+        self.blocked && self.carry.len() > CARRY_PAUSE_BYTES
+    }
+}

@@ -1,0 +1,119 @@
+//! The formats of documents at the edges (architecture §9): JSON, CBOR and MessagePack ⇄ the canonical form, token by
+//! token, never through a tree.
+
+mod cbor;
+mod json;
+
+use shards::document;
+
+pub use json::{write_float, write_json, write_json_text};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Format {
+    Json = 0,
+    Cbor = 1,
+    MessagePack = 2,
+}
+
+impl Format {
+    pub const ALL: [Format; 3] = [Format::Json, Format::Cbor, Format::MessagePack];
+
+    /// The media type, without parameters.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Format::Json => "application/json",
+            Format::Cbor => "application/cbor",
+            Format::MessagePack => "application/x-msgpack",
+        }
+    }
+
+    /// The format of a media type; parameters are left out of account.
+    pub fn of_media_type(media_type: &str) -> Option<Format> {
+        let essence = media_type.split(';').next().unwrap_or_default().trim();
+        let is = |name: &str| essence.eq_ignore_ascii_case(name);
+        if is("application/json") || (essence.len() > 5 && essence.to_ascii_lowercase().ends_with("+json")) {
+            Some(Format::Json)
+        } else if is("application/cbor") {
+            Some(Format::Cbor)
+        } else if is("application/x-msgpack") || is("application/msgpack") || is("application/vnd.msgpack") {
+            Some(Format::MessagePack)
+        } else {
+            None
+        }
+    }
+
+    /// The format of a URL suffix or of the `format` user property.
+    pub fn of_name(name: &str) -> Option<Format> {
+        match name {
+            "json" => Some(Format::Json),
+            "cbor" => Some(Format::Cbor),
+            "msgpack" => Some(Format::MessagePack),
+            _ => None,
+        }
+    }
+}
+
+/// Why bytes are no document.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DecodeError {
+    pub format: Format,
+    /// What is wrong, for people.
+    pub what: String,
+    /// Offset in the input, in bytes.
+    pub at: usize,
+}
+
+impl std::fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let format = match self.format {
+            Format::Json => "JSON",
+            Format::Cbor => "CBOR",
+            Format::MessagePack => "MessagePack",
+        };
+        write!(f, "the {format} is not valid at byte {}: {}", self.at, self.what)
+    }
+}
+
+/// Reads documents of any format. One per shard: its buffers are reused from document to document.
+#[derive(Default)]
+pub struct Decoder {
+    json: json::Scratch,
+}
+
+impl Decoder {
+    /// Appends the canonical form of exactly one value. Where it fails, `out` is left as it was.
+    pub fn decode(&mut self, format: Format, input: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
+        let start = out.len();
+        let result = match format {
+            Format::Json => self.json.decode(input, out),
+            Format::Cbor => cbor::decode(input, out),
+            Format::MessagePack if document::is_well_formed(input) => {
+                out.extend_from_slice(input);
+                Ok(())
+            }
+            Format::MessagePack => {
+                let mut reader = document::Reader::new(input);
+                let _ = reader.value();
+                let what = "expected one value: text keys, no unknown extensions, not nested too deep".to_owned();
+                Err(DecodeError { format, what, at: reader.position() })
+            }
+        };
+        if result.is_err() {
+            out.truncate(start);
+        }
+        result
+    }
+}
+
+/// Appends a canonical document in another format.
+pub fn encode(format: Format, document: &[u8], out: &mut Vec<u8>) {
+    match format {
+        Format::Json => write_json(document, out),
+        Format::Cbor => cbor::write_cbor(document, out),
+        Format::MessagePack => out.extend_from_slice(document),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,227 @@
+//! What subscribers are sent: each event is encoded once per kind of frame here, and the bytes are shared by all
+//! subscribers of that kind.
+
+use super::format::{self, Format, write_json_text};
+use super::framing::{Opcode, write_chunk, write_header};
+use super::mqtt::packet::{Version, publish_bytes, write_publish_head};
+use super::payload::OCTET_STREAM;
+use shards::document::{self, Writer};
+use shards::event::EventKind;
+use shards::log::Position;
+use shards::outbox::{Encoded, FrameKind};
+use shards::shard::{Encoder, FrameContext};
+
+/// Protocol and format of a subscription, as the engine carries it in a byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Encoding {
+    pub protocol: Protocol,
+    pub format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Protocol {
+    MqttV4 = 0,
+    MqttV5 = 1,
+    MqttV4OverWebSocket = 2,
+    MqttV5OverWebSocket = 3,
+    Sse = 4,
+    WebSocket = 5,
+}
+
+const PROTOCOLS: [Protocol; 6] = [
+    Protocol::MqttV4,
+    Protocol::MqttV5,
+    Protocol::MqttV4OverWebSocket,
+    Protocol::MqttV5OverWebSocket,
+    Protocol::Sse,
+    Protocol::WebSocket,
+];
+
+impl Encoding {
+    pub fn code(self) -> u8 {
+        (self.protocol as u8) << 2 | self.format as u8
+    }
+
+    fn of_code(code: u8) -> Encoding {
+        let format = Format::ALL[usize::from(code & 3).min(2)];
+        Encoding { protocol: PROTOCOLS[usize::from(code >> 2).min(PROTOCOLS.len() - 1)], format }
+    }
+}
+
+/// Encodes events for the subscribers of one shard.
+pub struct FrameEncoder {
+    /// What an MQTT subscriber gets for a delete: nothing, or JSON `null` (compat §3.5).
+    pub null_on_delete: bool,
+    payload: Vec<u8>,
+    packet: Vec<u8>,
+}
+
+impl FrameEncoder {
+    pub fn new(null_on_delete: bool) -> FrameEncoder {
+        FrameEncoder { null_on_delete, payload: Vec::new(), packet: Vec::new() }
+    }
+
+    fn mqtt(
+        &mut self,
+        version: Version,
+        in_web_socket: bool,
+        format: Format,
+        kind: FrameKind,
+        context: &FrameContext<'_>,
+        out: &mut Vec<u8>,
+    ) -> Option<Encoded> {
+        let path = context.table.exports.get(usize::from(kind.path)).map_or("", |export| export.path.as_str());
+        let slash = if path.is_empty() || context.key_text.is_empty() { "" } else { "/" };
+        let topic_bytes = path.len() + slash.len() + context.key_text.len();
+        // A key that a client gave over REST may be no topic name [MQTT-3.3.2-2].
+        if topic_bytes == 0 || context.key_text.contains(['+', '#', '\0']) {
+            return None;
+        }
+        self.payload.clear();
+        let mut content_type = None;
+        match (context.kind, document::opaque(context.document)) {
+            (EventKind::Delete, _) if self.null_on_delete => self.payload.extend_from_slice(b"null"),
+            (EventKind::Delete, _) => {}
+            (_, _) if context.document.is_empty() => {}
+            (_, Some((own_type, data))) => {
+                content_type = Some(own_type).filter(|own_type| *own_type != OCTET_STREAM);
+                self.payload.extend_from_slice(data);
+            }
+            (_, None) => {
+                content_type = Some(format.media_type()).filter(|_| format != Format::Json);
+                format::encode(format, context.document, &mut self.payload);
+            }
+        }
+        let acknowledged = kind.has(FrameKind::ACKNOWLEDGED);
+        let payload_bytes = self.payload.len();
+        let start = out.len();
+        if in_web_socket {
+            let packet_bytes = publish_bytes(version, acknowledged, topic_bytes, content_type, payload_bytes);
+            write_header(Opcode::Binary, packet_bytes, out);
+        }
+        let retain = kind.has(FrameKind::RETAIN);
+        let topic = (path, slash, context.key_text);
+        let packet_id_at = write_publish_head(version, acknowledged, retain, topic, content_type, payload_bytes, out);
+        out.extend_from_slice(&self.payload);
+        Some(Encoded { packet_id_at: packet_id_at.map(|at| at - start) })
+    }
+
+    fn sse(&mut self, kind: FrameKind, context: &FrameContext<'_>, out: &mut Vec<u8>) -> Encoded {
+        let frame = &mut self.packet;
+        frame.clear();
+        if kind.has(FrameKind::POSITION) {
+            frame.extend_from_slice(b"id: ");
+            write_positions(context.seen, frame);
+            frame.push(b'\n');
+        }
+        frame.extend_from_slice(b"data: ");
+        write_json_envelope(context, frame);
+        frame.extend_from_slice(b"\n\n");
+        write_chunk(frame, out);
+        Encoded { packet_id_at: None }
+    }
+
+    fn web_socket(&mut self, format: Format, context: &FrameContext<'_>, out: &mut Vec<u8>) -> Encoded {
+        self.packet.clear();
+        let opcode = match format {
+            Format::Json => {
+                write_json_envelope(context, &mut self.packet);
+                Opcode::Text
+            }
+            binary => {
+                self.payload.clear();
+                write_envelope(context, &mut self.payload);
+                format::encode(binary, &self.payload, &mut self.packet);
+                Opcode::Binary
+            }
+        };
+        write_header(opcode, self.packet.len(), out);
+        out.extend_from_slice(&self.packet);
+        Encoded { packet_id_at: None }
+    }
+}
+
+impl Encoder for FrameEncoder {
+    fn encode(&mut self, kind: FrameKind, context: &FrameContext<'_>, out: &mut Vec<u8>) -> Option<Encoded> {
+        let Encoding { protocol, format } = Encoding::of_code(kind.encoding);
+        match protocol {
+            Protocol::MqttV4 => self.mqtt(Version::V4, false, format, kind, context, out),
+            Protocol::MqttV5 => self.mqtt(Version::V5, false, format, kind, context, out),
+            Protocol::MqttV4OverWebSocket => self.mqtt(Version::V4, true, format, kind, context, out),
+            Protocol::MqttV5OverWebSocket => self.mqtt(Version::V5, true, format, kind, context, out),
+            Protocol::Sse => Some(self.sse(kind, context, out)),
+            Protocol::WebSocket => Some(self.web_socket(format, context, out)),
+        }
+    }
+}
+
+/// How far each shard has come: `epoch-seq`, joined by `_` in the order of shards.
+pub fn write_positions(positions: &[Position], out: &mut Vec<u8>) {
+    for (index, position) in positions.iter().enumerate() {
+        if index > 0 {
+            out.push(b'_');
+        }
+        out.extend_from_slice(itoa::Buffer::new().format(position.epoch).as_bytes());
+        out.push(b'-');
+        out.extend_from_slice(itoa::Buffer::new().format(position.seq).as_bytes());
+    }
+}
+
+fn type_of(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::Put => "put",
+        EventKind::Delete => "delete",
+        EventKind::Message => "message",
+    }
+}
+
+/// The envelope of compat §4: `{id, localTime, value, version, type}`.
+fn write_json_envelope(context: &FrameContext<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"id\":");
+    let mut id = Vec::new();
+    match context.codec {
+        _ if context.key.is_empty() => out.extend_from_slice(b"null"),
+        shards::key::KeyCodec::Text => write_json_text(context.key_text, out),
+        codec => {
+            codec.write_value(context.key, &mut id);
+            format::write_json(&id, out);
+        }
+    }
+    out.extend_from_slice(b",\"localTime\":");
+    format::write_float(context.version.as_millis(), out);
+    out.extend_from_slice(b",\"value\":");
+    if context.document.is_empty() {
+        out.extend_from_slice(b"null");
+    } else {
+        format::write_json(context.document, out);
+    }
+    out.extend_from_slice(b",\"version\":");
+    format::write_float(context.version.as_millis(), out);
+    out.extend_from_slice(b",\"type\":\"");
+    out.extend_from_slice(type_of(context.kind).as_bytes());
+    out.extend_from_slice(b"\"}");
+}
+
+/// The same as a canonical document.
+fn write_envelope(context: &FrameContext<'_>, out: &mut Vec<u8>) {
+    out.write_map(5);
+    out.write_str("id");
+    if context.key.is_empty() {
+        out.write_null();
+    } else {
+        context.codec.write_value(context.key, out);
+    }
+    out.write_str("localTime");
+    out.write_float(context.version.as_millis());
+    out.write_str("value");
+    if context.document.is_empty() {
+        out.write_null();
+    } else {
+        out.extend_from_slice(context.document);
+    }
+    out.write_str("version");
+    out.write_float(context.version.as_millis());
+    out.write_str("type");
+    out.write_str(type_of(context.kind));
+}

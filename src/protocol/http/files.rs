@@ -1,0 +1,60 @@
+//! Static files, held in memory: a lookup is exact and cannot leave the folder, whatever the path says. Filled by the
+//! `app` module at start, served by the HTTP session.
+
+use bytes::Bytes;
+use std::collections::HashMap;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StaticFile {
+    pub body: Bytes,
+    /// With `charset=utf-8` for text.
+    pub content_type: String,
+    /// With its quotes. Changes with the contents.
+    pub etag: String,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Lookup<'a> {
+    File(&'a StaticFile),
+    /// The path names a folder that has an `index.html`, but lacks the final slash that makes relative links work.
+    RedirectToDirectory,
+    None,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct StaticFiles {
+    /// By URL path without the leading slash; an `index.html` also as its folder (`""`, `docs/`).
+    files: HashMap<String, StaticFile>,
+    count: usize,
+}
+
+impl StaticFiles {
+    /// `url_path` starts with a slash and is percent-decoded, without query.
+    pub fn get(&self, url_path: &str) -> Lookup<'_> {
+        let Some(path) = url_path.strip_prefix('/') else { return Lookup::None };
+        if let Some(file) = self.files.get(path) {
+            return Lookup::File(file);
+        }
+        let is_folder = !path.is_empty() && !path.ends_with('/') && self.files.contains_key(&format!("{path}/"));
+        if is_folder { Lookup::RedirectToDirectory } else { Lookup::None }
+    }
+
+    /// Number of files (an `index.html` counts once).
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Adds a file; an `index.html` also stands for its folder where `index` says so.
+    pub fn insert(&mut self, url_path: String, file: StaticFile, index: bool) {
+        let folder = url_path.strip_suffix("index.html").filter(|folder| folder.is_empty() || folder.ends_with('/'));
+        if let Some(folder) = folder.filter(|_| index) {
+            self.files.insert(folder.to_owned(), file.clone());
+        }
+        self.files.insert(url_path, file);
+        self.count += 1;
+    }
+}

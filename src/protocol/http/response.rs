@@ -1,0 +1,210 @@
+//! Writes responses. Every one passes through [`Exchange`], which knows what the request's head implies for all answers
+//! to it: version, connection, origin, and whether a body is wanted.
+
+use crate::protocol::Context;
+use crate::protocol::format::{self, Format};
+use shards::document::Writer;
+
+/// What the answer to a request depends on, whatever the answer is.
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    pub minor: u8,
+    pub keep_alive: bool,
+    /// HEAD: no body is sent.
+    pub head_only: bool,
+    /// An origin that is allowed to read the answer.
+    pub origin: Option<String>,
+    /// Whether other origins are answered differently.
+    pub varies_by_origin: bool,
+}
+
+/// A body and what to say of it.
+pub struct Body<'a> {
+    pub content_type: &'a str,
+    pub bytes: &'a [u8],
+}
+
+fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        101 => "Switching Protocols",
+        200 => "OK",
+        201 => "Created",
+        204 => "No Content",
+        301 => "Moved Permanently",
+        304 => "Not Modified",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        417 => "Expectation Failed",
+        426 => "Upgrade Required",
+        431 => "Request Header Fields Too Large",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
+        507 => "Insufficient Storage",
+        _ => "Internal Server Error",
+    }
+}
+
+/// Appends `Sat, 21 Nov 2026 22:53:36 GMT` (RFC 9110 §5.6.7).
+fn write_date(now_us: u64, out: &mut Vec<u8>) {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let mut iso = String::new();
+    shards::date::write_iso(shards::document::Date::from_micros(now_us), &mut iso);
+    let day = DAYS[(now_us / 86_400_000_000 % 7) as usize];
+    let month = iso[5..7].parse::<usize>().unwrap_or(1);
+    let text = format!("{day}, {} {} {} {} GMT", &iso[8..10], MONTHS[month - 1], &iso[..4], &iso[11..19]);
+    out.extend_from_slice(text.as_bytes());
+}
+
+pub fn write_field(name: &str, value: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    // A value of ours never has line breaks; one that echoes a client's is cleaned here once for all.
+    out.extend(value.bytes().filter(|byte| !matches!(byte, b'\r' | b'\n' | 0)));
+    out.extend_from_slice(b"\r\n");
+}
+
+impl Exchange {
+    /// An answer to a request whose head could not be read.
+    pub fn broken() -> Exchange {
+        Exchange { minor: 1, keep_alive: false, head_only: false, origin: None, varies_by_origin: false }
+    }
+
+    /// Appends the status line and the fields that every response has.
+    fn write_head(&self, now_us: u64, status: u16, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(reason_phrase(status).as_bytes());
+        out.extend_from_slice(b"\r\nDate: ");
+        write_date(now_us, out);
+        out.extend_from_slice(b"\r\n");
+        if !self.keep_alive {
+            out.extend_from_slice(b"Connection: close\r\n");
+        } else if self.minor == 0 {
+            out.extend_from_slice(b"Connection: keep-alive\r\n");
+        }
+        if let Some(origin) = &self.origin {
+            write_field("Access-Control-Allow-Origin", origin, out);
+            out.extend_from_slice(b"Access-Control-Allow-Credentials: true\r\n");
+        }
+        out.extend_from_slice(if self.varies_by_origin {
+            b"Vary: Accept, Accept-Encoding, Origin\r\n"
+        } else {
+            b"Vary: Accept, Accept-Encoding\r\n"
+        });
+    }
+
+    /// Writes a whole response. `fields` appends further fields.
+    pub fn respond(
+        &self,
+        context: &mut Context<'_>,
+        status: u16,
+        fields: impl FnOnce(&mut Vec<u8>),
+        body: Option<Body<'_>>,
+    ) {
+        let now_us = context.now_us();
+        context.write(|out| {
+            self.write_head(now_us, status, out);
+            fields(out);
+            if let Some(body) = &body {
+                write_field("Content-Type", body.content_type, out);
+            }
+            // RFC 9110 §8.6: none in 1xx, 204; in 304 it would be the full answer's.
+            if !matches!(status, 204 | 304) {
+                out.extend_from_slice(b"Content-Length: ");
+                let length = body.as_ref().map_or(0, |body| body.bytes.len());
+                out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+                out.extend_from_slice(b"\r\n");
+            }
+            out.extend_from_slice(b"\r\n");
+            if let (Some(body), false) = (&body, self.head_only) {
+                out.extend_from_slice(body.bytes);
+            }
+        });
+    }
+
+    /// Writes a response whose body follows in pieces: chunked, or for HTTP/1.0 until the connection closes.
+    pub fn respond_in_pieces(&self, context: &mut Context<'_>, content_type: &str, fields: &[(&str, &str)]) {
+        let now_us = context.now_us();
+        context.write(|out| {
+            self.write_head(now_us, 200, out);
+            write_field("Content-Type", content_type, out);
+            for (name, value) in fields {
+                write_field(name, value, out);
+            }
+            if self.minor == 1 {
+                out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+            }
+            out.extend_from_slice(b"\r\n");
+        });
+    }
+
+    /// The head of `101 Switching Protocols`.
+    pub fn switch_protocols(&self, context: &mut Context<'_>, accept: &str, subprotocol: Option<&str>) {
+        context.write(|out| {
+            out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
+            write_field("Sec-WebSocket-Accept", accept, out);
+            if let Some(subprotocol) = subprotocol {
+                write_field("Sec-WebSocket-Protocol", subprotocol, out);
+            }
+            out.extend_from_slice(b"\r\n");
+        });
+    }
+
+    /// Answers with a document in a format.
+    pub fn document(
+        &self,
+        context: &mut Context<'_>,
+        status: u16,
+        format: Format,
+        document: &[u8],
+        fields: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let mut bytes = Vec::new();
+        format::encode(format, document, &mut bytes);
+        let body = Body { content_type: format.media_type(), bytes: &bytes };
+        self.respond(context, status, fields, Some(body));
+    }
+
+    /// Answers with a problem document (RFC 9457; compat §6.5).
+    pub fn problem(&self, context: &mut Context<'_>, status: u16, code: &str, detail: &str) {
+        self.problem_with(context, status, code, detail, |_| {});
+    }
+
+    pub fn problem_with(
+        &self,
+        context: &mut Context<'_>,
+        status: u16,
+        code: &str,
+        detail: &str,
+        fields: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let mut document = Vec::new();
+        document.write_map(5);
+        for (name, value) in [("type", "about:blank"), ("title", reason_phrase(status))] {
+            document.write_str(name);
+            document.write_str(value);
+        }
+        document.write_str("status");
+        document.write_uint(u64::from(status));
+        for (name, value) in [("code", code), ("detail", detail)] {
+            document.write_str(name);
+            document.write_str(value);
+        }
+        let mut json = Vec::new();
+        format::write_json(&document, &mut json);
+        let body = Body { content_type: "application/problem+json", bytes: &json };
+        self.respond(context, status, fields, Some(body));
+    }
+}

@@ -1,0 +1,342 @@
+//! The state machine of one HTTP connection: one request at a time; what a client sends ahead (pipelining) waits in the
+//! receive buffer until its turn.
+
+use super::collection::{Clearing, Listing};
+use super::files::Lookup;
+use super::negotiate::{Representation, negotiate};
+use super::path::{self, split_suffix};
+use super::records::Waiting;
+use super::request::{Progress, Reader, Request};
+use super::response::{Body, Exchange, write_field};
+use crate::protocol::format::Format;
+use crate::protocol::{Context, Credentials, Flow, Session};
+use shards::command::Completion;
+use shards::schema::TableId;
+use shards::topic::Resolved;
+
+/// How long a connection may stay without a request.
+const IDLE_US: u64 = 30_000_000;
+/// How long a request head may take to arrive.
+const HEAD_US: u64 = 5_000_000;
+/// How long a whole request may take to arrive.
+const REQUEST_US: u64 = 60_000_000;
+
+pub(super) const ALLOW_RECORD: &str = "GET, HEAD, PUT, PATCH, DELETE, OPTIONS";
+pub(super) const ALLOW_COLLECTION: &str = "GET, HEAD, POST, DELETE, OPTIONS";
+const ALLOW_TABLE: &str = "GET, HEAD, OPTIONS";
+const ALLOW_ALL: &str = "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS";
+
+/// What the current request waits for.
+pub(super) enum Pending {
+    Nothing,
+    Record(Box<Waiting>),
+    Listing(Box<Listing>),
+    Clearing(Box<Clearing>),
+}
+
+pub struct HttpSession {
+    reader: Reader,
+    pub(super) pending: Pending,
+    pub(super) exchange: Exchange,
+    /// Since when it is idle, or reading the current request.
+    since_us: u64,
+    stopping: bool,
+}
+
+/// A request's path, resolved.
+pub(super) struct Resource<'a> {
+    pub table: TableId,
+    /// The path without exported path and suffix.
+    pub resolved: Resolved<'a>,
+    pub format: Option<Format>,
+    pub attribute: Option<&'a str>,
+}
+
+impl Resource<'_> {
+    /// Whether the path ends with a slash: it names many records.
+    pub fn is_collection(&self) -> bool {
+        self.resolved.slash && (self.resolved.rest.is_empty() || self.resolved.rest.ends_with('/'))
+    }
+
+    /// Whether the path is the exported path itself.
+    fn is_table(&self) -> bool {
+        !self.resolved.slash && self.resolved.rest.is_empty()
+    }
+}
+
+impl HttpSession {
+    pub fn new(now_us: u64) -> HttpSession {
+        HttpSession {
+            reader: Reader::default(),
+            pending: Pending::Nothing,
+            exchange: Exchange::broken(),
+            since_us: now_us,
+            stopping: false,
+        }
+    }
+
+    /// What follows an answer.
+    pub(super) fn answered(&mut self, context: &Context<'_>) -> Flow {
+        self.pending = Pending::Nothing;
+        self.since_us = context.now_us();
+        if self.exchange.keep_alive && !self.stopping { Flow::Continue } else { Flow::Close }
+    }
+
+    pub(super) fn problem(&mut self, context: &mut Context<'_>, status: u16, code: &str, detail: &str) -> Flow {
+        self.exchange.problem(context, status, code, detail);
+        self.answered(context)
+    }
+
+    fn not_allowed(&mut self, context: &mut Context<'_>, method: &str, allow: &str) -> Flow {
+        let detail = format!("{method} is not defined here; allowed: {allow}");
+        self.exchange.problem_with(context, 405, "method_not_allowed", &detail, |out| write_field("Allow", allow, out));
+        self.answered(context)
+    }
+
+    fn request(&mut self, context: &mut Context<'_>, request: &Request<'_>) -> Flow {
+        let origin = request.field("origin");
+        let cors = &context.catalog.cors;
+        let allowed = origin.filter(|origin| cors.iter().any(|own| own == "*" || own == origin));
+        self.exchange = Exchange {
+            minor: request.minor,
+            keep_alive: request.keeps_alive() && !self.stopping,
+            head_only: request.method == "HEAD",
+            origin: allowed.map(str::to_owned),
+            varies_by_origin: !cors.is_empty(),
+        };
+        if let Some(flow) = self.refuse_stranger(context, request, origin) {
+            return flow;
+        }
+        match request.method {
+            "GET" | "HEAD" | "PUT" | "PATCH" | "POST" | "DELETE" => {}
+            "OPTIONS" => return self.options(context, request),
+            "COPY" | "MOVE" | "TRACE" | "CONNECT" => return self.not_allowed(context, request.method, ALLOW_ALL),
+            method => {
+                let detail = format!("the method {method} is not implemented");
+                return self.problem(context, 501, "not_implemented", &detail);
+            }
+        }
+        let Some(decoded) = path::decode(request.path) else {
+            return self.problem(context, 400, "bad_path", "the path is not valid percent-encoded UTF-8");
+        };
+        if request.method == "GET" && request.lists("connection", "upgrade") && request.lists("upgrade", "websocket") {
+            return self.upgrade_to_web_socket(context, request, &decoded);
+        }
+        if matches!(request.method, "GET" | "HEAD")
+            && let Some(flow) = self.static_file(context, request, &decoded)
+        {
+            return flow;
+        }
+        self.resource(context, request, &decoded)
+    }
+
+    /// Checks credentials and origin (compat §8). A page of another origin may change nothing unless it is listed:
+    /// loopback clients are trusted, and a browser on this machine is one of them.
+    fn refuse_stranger(
+        &mut self,
+        context: &mut Context<'_>,
+        request: &Request<'_>,
+        origin: Option<&str>,
+    ) -> Option<Flow> {
+        let authorization = request.field("authorization");
+        let basic = authorization.and_then(|value| {
+            let (scheme, encoded) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("basic").then_some(encoded.trim())
+        });
+        let credentials =
+            authorization.map(|value| Credentials { username: basic.unwrap_or_default(), password: value.as_bytes() });
+        // `Og==`: empty name and empty password mean none (compat §8).
+        let credentials = credentials.filter(|_| basic != Some("Og=="));
+        if !context.catalog.authority.admits(context.address, credentials) {
+            let what = if basic.is_some() { "Login failed" } else { "invalid token" };
+            let json = format!("{{\"error\":\"{what}\"}}");
+            let body = Body { content_type: "application/json", bytes: json.as_bytes() };
+            self.exchange.respond(
+                context,
+                401,
+                |out| write_field("WWW-Authenticate", "Basic realm=\"tablecast\"", out),
+                Some(body),
+            );
+            return Some(self.answered(context));
+        }
+        let host = request.field("host").unwrap_or_default();
+        let same = origin.is_none_or(|origin| origin.split_once("://").is_some_and(|(_, own)| own == host));
+        let changes = !matches!(request.method, "GET" | "HEAD" | "OPTIONS") || request.lists("upgrade", "websocket");
+        if changes && !same && self.exchange.origin.is_none() {
+            let detail = "pages of this origin are not allowed; list it in http.cors";
+            return Some(self.problem(context, 403, "origin_not_allowed", detail));
+        }
+        None
+    }
+
+    fn options(&mut self, context: &mut Context<'_>, request: &Request<'_>) -> Flow {
+        let is_preflight = self.exchange.origin.is_some() && request.field("access-control-request-method").is_some();
+        if is_preflight {
+            self.exchange.respond(
+                context,
+                200,
+                |out| {
+                    write_field("Access-Control-Allow-Methods", ALLOW_ALL, out);
+                    let fields = "Accept, Content-Type, Authorization, If-None-Match, Last-Event-ID";
+                    write_field("Access-Control-Allow-Headers", fields, out);
+                    write_field("Access-Control-Max-Age", "600", out);
+                },
+                None,
+            );
+        } else {
+            self.exchange.respond(context, 204, |out| write_field("Allow", ALLOW_ALL, out), None);
+        }
+        self.answered(context)
+    }
+
+    fn static_file(&mut self, context: &mut Context<'_>, request: &Request<'_>, decoded: &str) -> Option<Flow> {
+        let catalog = context.catalog;
+        match catalog.static_files.get(decoded) {
+            Lookup::None => return None,
+            Lookup::RedirectToDirectory => {
+                let location = format!("{}/", request.path);
+                self.exchange.respond(context, 301, |out| write_field("Location", &location, out), None);
+            }
+            Lookup::File(file) if request.list("if-none-match").any(|tag| tag == "*" || tag == file.etag) => {
+                self.exchange.respond(context, 304, |out| write_field("ETag", &file.etag, out), None);
+            }
+            Lookup::File(file) => {
+                let body = Body { content_type: &file.content_type, bytes: &file.body };
+                self.exchange.respond(context, 200, |out| write_field("ETag", &file.etag, out), Some(body));
+            }
+        }
+        Some(self.answered(context))
+    }
+
+    fn resource(&mut self, context: &mut Context<'_>, request: &Request<'_>, decoded: &str) -> Flow {
+        let catalog = context.catalog;
+        let accepted = negotiate(request.list("accept"));
+        let wants_stream = request.method == "GET" && accepted == Some(Representation::EventStream);
+        let routes = if wants_stream { &catalog.sse } else { &catalog.rest };
+        let Some(resolved) = routes.resolve(decoded.trim_start_matches('/')) else {
+            let detail = format!("no table is exported at {decoded}");
+            return self.problem(context, 404, "not_found", &detail);
+        };
+        if !request.query.is_empty() {
+            let detail = "queries are not implemented yet; records and collections are read by their path";
+            return self.problem(context, 501, "not_implemented", detail);
+        }
+        let suffix = split_suffix(resolved.rest, catalog.table(resolved.table));
+        let resource = Resource {
+            table: resolved.table,
+            resolved: Resolved { rest: suffix.rest, ..resolved },
+            format: suffix.format,
+            attribute: suffix.attribute,
+        };
+        if wants_stream {
+            return self.upgrade_to_sse(context, &resource);
+        }
+        let format = match (resource.format, accepted, request.method) {
+            (Some(format), ..) | (None, Some(Representation::Document(format)), _) => format,
+            (None, _, "GET" | "HEAD") => {
+                let detail = "nothing that Accept lists can be sent; supported: application/json, application/cbor, \
+                              application/x-msgpack, text/event-stream";
+                return self.problem(context, 406, "not_acceptable", detail);
+            }
+            _ => Format::Json, // nothing to send, or only a problem
+        };
+        match request.method {
+            "GET" | "HEAD" if resource.is_table() => self.describe(context, &resource, format),
+            "GET" | "HEAD" if resource.is_collection() => self.list(context, &resource, format),
+            "GET" | "HEAD" => self.read(context, request, &resource, format),
+            "POST" if resource.is_collection() => self.create(context, request, &resource, format),
+            "DELETE" if resource.is_collection() => self.clear(context, &resource),
+            "PUT" if resource.is_collection() && resource.resolved.rest.is_empty() => {
+                self.problem(context, 501, "not_implemented", "writing many records at once is not implemented yet")
+            }
+            "PUT" | "PATCH" | "DELETE" if !resource.is_collection() && !resource.is_table() => {
+                self.write(context, request, &resource, format)
+            }
+            method if resource.is_table() => self.not_allowed(context, method, ALLOW_TABLE),
+            method if resource.is_collection() => self.not_allowed(context, method, ALLOW_COLLECTION),
+            method => self.not_allowed(context, method, ALLOW_RECORD),
+        }
+    }
+}
+
+impl Session for HttpSession {
+    fn receive(&mut self, context: &mut Context<'_>, input: &[u8]) -> (usize, Flow) {
+        if !matches!(self.pending, Pending::Nothing) || !context.shard.has_room() {
+            return (0, Flow::Blocked);
+        }
+        if input.is_empty() {
+            return (0, Flow::Continue);
+        }
+        if !self.reader.has_begun() {
+            self.since_us = context.now_us();
+        }
+        // The request borrows from the reader: it is put back afterwards.
+        let mut reader = std::mem::take(&mut self.reader);
+        let (consumed, flow) = match reader.read(input, context.shard.limits().packet_bytes_max) {
+            Ok(Progress::More { send_continue }) => {
+                if send_continue {
+                    context.write(|out| out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"));
+                }
+                self.reader = reader;
+                return (0, Flow::Continue);
+            }
+            Ok(Progress::Request(request, length)) => (length, self.request(context, &request)),
+            Err(error) => {
+                self.exchange = Exchange::broken();
+                let code = if error.status == 400 { "bad_request" } else { "refused" };
+                (input.len(), self.problem(context, error.status, code, error.what))
+            }
+        };
+        (consumed, flow)
+    }
+
+    fn complete(&mut self, context: &mut Context<'_>, completion: Completion) -> Flow {
+        match (completion, std::mem::replace(&mut self.pending, Pending::Nothing)) {
+            (Completion::Outcome { outcome, .. }, Pending::Record(waiting)) => {
+                self.record_done(context, *waiting, outcome)
+            }
+            (Completion::ScanReady { .. }, Pending::Listing(listing)) => self.continue_listing(context, listing),
+            (Completion::ScanReady { .. }, Pending::Clearing(clearing)) => self.continue_clearing(context, clearing),
+            (Completion::Outcome { outcome, .. }, Pending::Clearing(clearing)) => {
+                self.cleared_one(context, clearing, &outcome)
+            }
+            (Completion::Overflowed { .. }, _) => Flow::Close,
+            (_, pending) => {
+                let idle = matches!(pending, Pending::Nothing);
+                self.pending = pending;
+                if idle { Flow::Continue } else { Flow::Blocked }
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<u64> {
+        match self.pending {
+            Pending::Nothing if self.reader.has_head() => Some(self.since_us + REQUEST_US),
+            Pending::Nothing if self.reader.has_begun() => Some(self.since_us + HEAD_US),
+            Pending::Nothing => Some(self.since_us + IDLE_US),
+            _ => None,
+        }
+    }
+
+    fn expire(&mut self, context: &mut Context<'_>) -> Flow {
+        if self.reader.has_begun() {
+            self.exchange = Exchange::broken();
+            self.exchange.problem(context, 408, "timeout", "the request did not arrive in time");
+        }
+        Flow::Close
+    }
+
+    fn stop(&mut self, _: &mut Context<'_>) -> Flow {
+        self.stopping = true;
+        let idle = matches!(self.pending, Pending::Nothing) && !self.reader.has_begun();
+        if idle { Flow::Close } else { Flow::Continue }
+    }
+
+    fn end(&mut self, context: &mut Context<'_>) {
+        match std::mem::replace(&mut self.pending, Pending::Nothing) {
+            Pending::Listing(listing) => context.shard.close_scan(listing.scan),
+            Pending::Clearing(clearing) => context.shard.close_scan(clearing.scan),
+            Pending::Nothing | Pending::Record(_) => {}
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Connections that leave HTTP: for an event stream, a WebSocket, or MQTT over WebSocket.
+
+use super::negotiate::{Representation, negotiate};
+use super::path::split_suffix;
+use super::request::Request;
+use super::response::write_field;
+use super::session::{HttpSession, Resource};
+use crate::protocol::format::Format;
+use crate::protocol::{Context, Flow, Upgrade, target_of};
+use shards::topic::Resolved;
+
+/// WebSocket close code for "the server cannot do that" (RFC 6455 §7.4.1; compat §4).
+const CLOSE_UNEXPECTED: u16 = 1011;
+
+impl HttpSession {
+    /// The head goes out at once, whether or not there is anything to tell yet.
+    pub(super) fn upgrade_to_sse(&mut self, context: &mut Context<'_>, resource: &Resource<'_>) -> Flow {
+        if self.exchange.minor == 0 {
+            return self.problem(context, 505, "http_version", "event streams need HTTP/1.1");
+        }
+        let Some(target) = target_of(resource.resolved, context.catalog) else {
+            return self.problem(context, 400, "bad_key", "no record can have such a key");
+        };
+        self.exchange.keep_alive = true;
+        self.exchange.respond_in_pieces(context, "text/event-stream", &[("Cache-Control", "no-cache")]);
+        Flow::Upgrade(Box::new(Upgrade::Sse { target }))
+    }
+
+    /// The opening handshake (RFC 6455 §4.2).
+    pub(super) fn upgrade_to_web_socket(
+        &mut self,
+        context: &mut Context<'_>,
+        request: &Request<'_>,
+        decoded: &str,
+    ) -> Flow {
+        if request.minor == 0 {
+            return self.problem(context, 505, "http_version", "WebSocket needs HTTP/1.1");
+        }
+        if request.field("sec-websocket-version") != Some("13") {
+            self.exchange.problem_with(context, 426, "websocket_version", "WebSocket version 13 is served", |out| {
+                write_field("Sec-WebSocket-Version", "13", out);
+                write_field("Upgrade", "websocket", out);
+            });
+            return self.answered(context);
+        }
+        // 16 bytes in base64: 22 digits and two equal signs.
+        let is_key = |key: &&str| key.len() == 24 && key.ends_with("==");
+        let Some(key) = request.field("sec-websocket-key").filter(is_key) else {
+            return self.problem(context, 400, "websocket_key", "Sec-WebSocket-Key is not 16 bytes in base64");
+        };
+        let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
+        let offered: Vec<&str> = request.list("sec-websocket-protocol").collect();
+        let is_mqtt = offered.contains(&"mqtt");
+        // A browser gives up unless one of the subprotocols that it offered is chosen.
+        let chosen = if is_mqtt { Some("mqtt") } else { offered.first().copied() };
+        let incoming = request.field("content-type").and_then(Format::of_media_type);
+        let outgoing = match negotiate(request.list("accept")) {
+            Some(Representation::Document(format)) => Some(format),
+            _ => None,
+        };
+        let upgrade = if is_mqtt {
+            Upgrade::MqttOverWebSocket { incoming, outgoing: outgoing.unwrap_or(Format::Json) }
+        } else {
+            self.web_socket_on_records(context, request, decoded, outgoing)
+        };
+        self.exchange.switch_protocols(context, &accept, chosen);
+        Flow::Upgrade(Box::new(upgrade))
+    }
+
+    /// What cannot be served is accepted first and closed with the reason, as Harper's clients expect.
+    fn web_socket_on_records(
+        &self,
+        context: &Context<'_>,
+        request: &Request<'_>,
+        decoded: &str,
+        outgoing: Option<Format>,
+    ) -> Upgrade {
+        let catalog = context.catalog;
+        let refuse = |what: String| Upgrade::WebSocket { target: Err((CLOSE_UNEXPECTED, what)), format: Format::Json };
+        let Some(resolved) = catalog.ws.resolve(decoded.trim_start_matches('/')) else {
+            return refuse(format!("No resource was found to handle {decoded}"));
+        };
+        if !request.query.is_empty() {
+            return refuse("queries are not implemented yet".into());
+        }
+        let suffix = split_suffix(resolved.rest, catalog.table(resolved.table));
+        let Some(target) = target_of(Resolved { rest: suffix.rest, ..resolved }, catalog) else {
+            return refuse("no record can have such a key".into());
+        };
+        match suffix.format.or(outgoing) {
+            Some(format) => Upgrade::WebSocket { target: Ok(target), format },
+            None => refuse("nothing that Accept lists can be sent".into()),
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! Start here: configuration → data directory → shards → listeners → signals → drain. Called by the command line.
+
+use crate::app::App;
+use crate::auth::LocalOnly;
+use crate::connection::Kind;
+use crate::protocol::Catalog;
+use crate::protocol::frames::FrameEncoder;
+use crate::reactor::uring::Uring;
+use crate::reactor::{self, EventFd, Reactor};
+use crate::settings::{Address, DeletePayload, Driver, Mode, Settings};
+use crate::shard_thread::{DRAIN, Parts, STOP, ShardThread, Shared};
+use shards::limits::Limits;
+use shards::link::{Links, Wake, mesh};
+use shards::log::recover::{Recovery, RecoveryError};
+use shards::manifest::{DataDirectory, DataError};
+use shards::schema::{TableDef, TableId};
+use shards::shard::{self, Shard};
+use shards::storage::Directory;
+use shards::topic::Routes;
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use tracing::{info, warn};
+
+#[derive(Debug)]
+pub enum ServerError {
+    Data(DataError),
+    Recovery {
+        shard: u16,
+        error: RecoveryError,
+    },
+    Listen {
+        address: String,
+        error: io::Error,
+    },
+    Io {
+        what: &'static str,
+        error: io::Error,
+    },
+    /// `--io uring` where io_uring does not work.
+    Driver(String),
+    /// A flush failed.
+    Disk(io::Error),
+}
+
+impl ServerError {
+    /// See `tablecast --help`.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            ServerError::Data(DataError::Shards { .. }) | ServerError::Driver(_) => 2,
+            ServerError::Data(DataError::Io(..)) | ServerError::Recovery { .. } | ServerError::Disk(_) => 74,
+            _ => 1,
+        }
+    }
+}
+
+impl std::fmt::Display for ServerError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ServerError::Data(error) => write!(f, "{error}"),
+            ServerError::Recovery { shard, error } => write!(f, "shard {shard}: {error}"),
+            ServerError::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
+            ServerError::Io { what, error } => write!(f, "{what}: {error}"),
+            ServerError::Driver(why) => write!(f, "--io uring: {why}"),
+            ServerError::Disk(error) => write!(f, "the disk failed: {error}"),
+        }
+    }
+}
+
+fn io_error(what: &'static str) -> impl Fn(io::Error) -> ServerError {
+    move |error| ServerError::Io { what, error }
+}
+
+/// A socket that one shard listens on.
+struct Listening {
+    kind: Kind,
+    address: SocketAddr,
+}
+
+/// Serves an app until a signal ends it.
+pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> {
+    reactor::raise_descriptor_limit();
+    let uring = choose_driver(settings.io.driver)?;
+    let cores = reactor::allowed_cores();
+    let default_shards = cores.len().clamp(1, shards::limits::SHARDS_MAX) as u16;
+    let mut data = DataDirectory::open(&settings.data.directory, settings.shards.count, default_shards)
+        .map_err(ServerError::Data)?;
+    let ids = data.register(app.tables.iter()).map_err(ServerError::Data)?;
+    let tables: Vec<(TableId, Arc<TableDef>)> = ids.into_iter().zip(app.tables.into_iter().map(Arc::new)).collect();
+    let count = data.manifest.shards;
+    info!(app = app.name, %mode, shards = count, io = if uring { "io_uring" } else { "epoll" }, "starting");
+
+    let wakes = (0..count)
+        .map(|_| EventFd::new().map(Arc::new))
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(io_error("eventfd"))?;
+    let links = mesh(&wakes.iter().map(|wake| wake.clone() as Arc<dyn Wake>).collect::<Vec<_>>());
+    let limits = Limits {
+        packet_bytes_max: settings.limits.packet_bytes_max,
+        outbox_bytes_max: settings.limits.outbox_bytes_max,
+    };
+    let directories = (0..count)
+        .map(|shard| Directory::open(&data.shard_path(shard)))
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(io_error("data directory"))?;
+    let null_on_delete = settings.mqtt.delete_payload == DeletePayload::Null;
+    let mut opened = open_shards(links, &tables, limits, &directories, null_on_delete)?;
+    start_generated_keys(&mut opened, &tables);
+
+    let catalog = Arc::new(catalog(tables, app.static_files, settings.http.cors));
+    let listeners = bind_all(&settings.http.address, &settings.mqtt.address, count)?;
+    let shared = Arc::new(Shared::default());
+    let (sender, events) = mpsc::channel();
+    let mut threads = Vec::new();
+    let addresses: Vec<(Kind, SocketAddr)> = listeners[0].iter().map(|(own, _)| (own.kind, own.address)).collect();
+    for ((shard, listeners), (directory, wake)) in
+        opened.into_iter().zip(listeners).zip(directories.into_iter().zip(wakes.iter().cloned()))
+    {
+        let core = settings.shards.pin.then(|| cores[usize::from(shard.index()) % cores.len()]);
+        let kinds = listeners.iter().map(|(own, _)| own.kind).collect();
+        let parts = Parts { shard, catalog: catalog.clone(), directory, wake, shared: shared.clone(), kinds };
+        let sockets = listeners.into_iter().map(|(_, socket)| socket).collect();
+        threads.push(start_thread(parts, sockets, core, uring, sender.clone())?);
+    }
+    supervise(&events, &shared, &wakes, &addresses, &sender)?;
+    for thread in threads {
+        let _ = thread.join(); // its result has come over the channel
+    }
+    info!("stopped");
+    Ok(())
+}
+
+/// What the main thread waits for.
+enum Event {
+    Ready,
+    /// A thread is done.
+    Ended(Result<(), ServerError>),
+    Signal(i32),
+}
+
+fn choose_driver(asked: Driver) -> Result<bool, ServerError> {
+    match (asked, Uring::probe()) {
+        (Driver::Epoll, _) => {
+            info!("io driver: epoll, as asked for");
+            Ok(false)
+        }
+        (_, Ok(())) => {
+            info!("io driver: io_uring");
+            Ok(true)
+        }
+        (Driver::Uring, Err(why)) => Err(ServerError::Driver(why)),
+        (Driver::Auto, Err(why)) => {
+            warn!("io driver: epoll, because io_uring is not available ({why})");
+            Ok(false)
+        }
+    }
+}
+
+/// Recovers all shards at once.
+fn open_shards(
+    links: Vec<Links>,
+    tables: &[(TableId, Arc<TableDef>)],
+    limits: Limits,
+    directories: &[Directory],
+    null_on_delete: bool,
+) -> Result<Vec<Shard>, ServerError> {
+    let open = |index: usize, links: Links| {
+        let salt = uuid::Uuid::new_v4().as_u64_pair().0;
+        let encoder = Box::new(FrameEncoder::new(null_on_delete));
+        let parts = shard::Parts { index: index as u16, limits, tables, links, encoder, salt };
+        Shard::open(parts, &directories[index]).map_err(|error| ServerError::Recovery { shard: index as u16, error })
+    };
+    let results: Vec<Result<(Shard, Recovery), ServerError>> = std::thread::scope(|scope| {
+        let open = &open;
+        let threads: Vec<_> =
+            links.into_iter().enumerate().map(|(index, links)| scope.spawn(move || open(index, links))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("recovery does not panic")).collect()
+    });
+    let mut shards = Vec::new();
+    for result in results {
+        let (shard, recovery) = result?;
+        if let Some(cut) = recovery.cut {
+            warn!(
+                shard = shard.index(),
+                "segment {:08}.log: cut off what a crash left unfinished behind offset {}; nothing acknowledged was in it",
+                cut.segment,
+                cut.offset
+            );
+        }
+        info!(shard = shard.index(), records = recovery.records, segments = recovery.segments, "log recovered");
+        shards.push(shard);
+    }
+    Ok(shards)
+}
+
+/// Generated integer keys start above the largest one, wherever it is.
+fn start_generated_keys(shards: &mut [Shard], tables: &[(TableId, Arc<TableDef>)]) {
+    let count = shards.len();
+    for (id, _) in tables {
+        let largest = shards.iter().filter_map(|shard| shard.table(*id).largest_integer_key()).max().unwrap_or(0);
+        for shard in shards.iter_mut() {
+            let index = shard.index();
+            shard.table_mut(*id).start_keys(largest, index, count);
+        }
+    }
+}
+
+fn catalog(
+    tables: Vec<(TableId, Arc<TableDef>)>,
+    static_files: crate::protocol::http::files::StaticFiles,
+    cors: Vec<String>,
+) -> Catalog {
+    let routes = |visible: fn(&shards::schema::Export) -> bool| {
+        Routes::new(tables.iter().map(|(id, definition)| (*id, &**definition)), visible)
+    };
+    let (rest, sse) = (routes(|export| export.rest), routes(|export| export.sse));
+    let (ws, mqtt) = (routes(|export| export.ws), routes(|export| export.mqtt));
+    let mut by_number = Vec::new();
+    for (id, definition) in tables {
+        let at = usize::from(id.0);
+        if at >= by_number.len() {
+            by_number.resize(at + 1, None);
+        }
+        by_number[at] = Some(definition);
+    }
+    Catalog { tables: by_number, rest, sse, ws, mqtt, static_files, cors, authority: Box::new(LocalOnly) }
+}
+
+/// One listening socket per address for each shard. Where the port is 0 the first socket decides it for all.
+fn bind_all(http: &Address, mqtt: &Address, shards: u16) -> Result<Vec<Vec<(Listening, TcpListener)>>, ServerError> {
+    let mut all: Vec<Vec<(Listening, TcpListener)>> = (0..shards).map(|_| Vec::new()).collect();
+    for (kind, address) in [(Kind::Http, http), (Kind::Mqtt, mqtt)] {
+        let mut port = None;
+        let sockets = address.sockets();
+        for mut wanted in sockets.iter().copied() {
+            if let Some(port) = port {
+                wanted.set_port(port);
+            }
+            for own in all.iter_mut() {
+                let listener = match reactor::bind(wanted) {
+                    Ok(listener) => listener,
+                    // A machine without IPv6: `localhost` is then 127.0.0.1 alone.
+                    Err(error) if wanted.is_ipv6() && sockets.len() > 1 => {
+                        info!("not listening on {wanted}: {error}");
+                        break;
+                    }
+                    Err(error) => return Err(ServerError::Listen { address: wanted.to_string(), error }),
+                };
+                let bound = listener.local_addr().map_err(io_error("listening socket"))?;
+                wanted = bound;
+                port = Some(bound.port());
+                own.push((Listening { kind, address: bound }, listener));
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn start_thread(
+    parts: Parts,
+    sockets: Vec<TcpListener>,
+    core: Option<usize>,
+    uring: bool,
+    events: mpsc::Sender<Event>,
+) -> Result<std::thread::JoinHandle<()>, ServerError> {
+    let name = format!("shard-{}", parts.shard.index());
+    let body = move || {
+        if let Some(core) = core
+            && let Err(error) = reactor::pin_to_core(core)
+        {
+            warn!(shard = parts.shard.index(), core, "not pinned: {error}");
+        }
+        let wake = parts.wake.clone();
+        let result = if uring {
+            Uring::new(wake).map_err(io_error("io_uring")).and_then(|own| turn(own, parts, sockets, &events))
+        } else {
+            let own = reactor::epoll::Epoll::new(wake).map_err(io_error("epoll"));
+            own.and_then(|own| turn(own, parts, sockets, &events))
+        };
+        let _ = events.send(Event::Ended(result));
+    };
+    std::thread::Builder::new().name(name).spawn(body).map_err(io_error("thread"))
+}
+
+/// The life of a shard's thread.
+fn turn<R: Reactor>(
+    mut reactor: R,
+    parts: Parts,
+    sockets: Vec<TcpListener>,
+    events: &mpsc::Sender<Event>,
+) -> Result<(), ServerError> {
+    for socket in sockets {
+        reactor.listen(socket).map_err(io_error("listening socket"))?;
+    }
+    let _ = events.send(Event::Ready);
+    ShardThread::new(reactor, parts).run().map_err(ServerError::Disk)
+}
+
+/// Announces the server, and sees it through to its end.
+fn supervise(
+    events: &mpsc::Receiver<Event>,
+    shared: &Shared,
+    wakes: &[Arc<EventFd>],
+    addresses: &[(Kind, SocketAddr)],
+    sender: &mpsc::Sender<Event>,
+) -> Result<(), ServerError> {
+    watch_signals(sender.clone())?;
+    let stop = |phase: u8| {
+        shared.phase.fetch_max(phase, Ordering::AcqRel);
+        wakes.iter().for_each(|wake| wake.wake());
+    };
+    let (mut ready, mut ended) = (0, 0);
+    let mut outcome = Ok(());
+    while ended < wakes.len() {
+        let Ok(event) = events.recv() else { break };
+        match event {
+            Event::Ready => {
+                ready += 1;
+                if ready == wakes.len() {
+                    announce(addresses);
+                }
+            }
+            Event::Signal(signal) => {
+                let is_term = signal == signal_hook::consts::SIGTERM;
+                if shared.phase.load(Ordering::Acquire) == STOP {
+                    std::process::exit(128 + signal); // asked twice
+                }
+                stop(if is_term { DRAIN } else { STOP });
+            }
+            Event::Ended(result) => {
+                ended += 1;
+                if let Err(error) = result {
+                    // The others must not acknowledge on behalf of a server that is about to stop: no flush, no wait.
+                    outcome = Err(error);
+                    break;
+                }
+            }
+        }
+    }
+    outcome
+}
+
+fn watch_signals(events: mpsc::Sender<Event>) -> Result<(), ServerError> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).map_err(io_error("signals"))?;
+    let watch = move || {
+        for signal in signals.forever() {
+            if events.send(Event::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(watch).map_err(io_error("thread"))?;
+    Ok(())
+}
+
+/// Tells on standard output where the server listens, one line per address, then `ready`.
+fn announce(addresses: &[(Kind, SocketAddr)]) {
+    let mut text = String::new();
+    for (kind, address) in addresses {
+        let kind = if *kind == Kind::Http { "http" } else { "mqtt" };
+        text.push_str(&format!("listening {kind} {address}\n"));
+    }
+    text.push_str("ready\n");
+    let mut out = io::stdout().lock();
+    // Nobody may be reading; the server serves all the same.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}

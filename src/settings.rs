@@ -1,0 +1,129 @@
+//! The server's settings. From lowest to highest precedence: built-in defaults, a YAML file, the environment
+//! (`TABLECAST_SECTION__KEY`), command-line flags. Made by `cli`, given to `server::run`. Every setting is described
+//! once, in `keys`; `layers` reads the sources.
+
+mod address;
+mod keys;
+mod layers;
+
+pub use address::Address;
+pub use keys::{Key, SETTINGS};
+pub use layers::Layers;
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// `tablecast dev` or `tablecast run`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// For development: answers scripts of every origin, unless configured otherwise.
+    Dev,
+    Run,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    pub http: HttpSettings,
+    pub mqtt: MqttSettings,
+    pub data: DataSettings,
+    pub shards: ShardSettings,
+    pub io: IoSettings,
+    pub log: LogSettings,
+    pub limits: LimitSettings,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpSettings {
+    pub address: Address,
+    /// Origins whose scripts may read answers; `*`: all of them; empty: none.
+    pub cors: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct MqttSettings {
+    pub address: Address,
+    pub delete_payload: DeletePayload,
+}
+
+/// What subscribers of a record get when it is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeletePayload {
+    /// No bytes, as MQTT does for a retained message that is cleared (and Harper 4).
+    Empty,
+    /// The JSON text `null`, as Harper 5.
+    Null,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct DataSettings {
+    pub directory: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShardSettings {
+    /// `None`: one per core that this process may use.
+    pub count: Option<u16>,
+    /// Whether each shard's thread stays on its core.
+    pub pin: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct IoSettings {
+    pub driver: Driver,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// io_uring where the kernel and the container allow it, else epoll.
+    Auto,
+    Uring,
+    Epoll,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogSettings {
+    pub level: tracing::Level,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct LimitSettings {
+    /// Largest MQTT packet, WebSocket message or HTTP request body.
+    pub packet_bytes_max: usize,
+    /// Bytes that wait for one slow reader.
+    pub outbox_bytes_max: usize,
+}
+
+impl Settings {
+    /// The lowest layer. `dev` lets pages of every origin in, so that a front-end served from elsewhere just works.
+    pub fn defaults(mode: Mode) -> Settings {
+        let cors = match mode {
+            Mode::Dev => vec!["*".to_owned()],
+            Mode::Run => Vec::new(),
+        };
+        Settings {
+            http: HttpSettings { address: Address::localhost(9926), cors },
+            mqtt: MqttSettings { address: Address::localhost(1883), delete_payload: DeletePayload::Empty },
+            data: DataSettings { directory: PathBuf::from("./tablecast-data") },
+            shards: ShardSettings { count: None, pin: true },
+            io: IoSettings { driver: Driver::Auto },
+            log: LogSettings { level: tracing::Level::INFO, format: LogFormat::Text },
+            limits: LimitSettings { packet_bytes_max: 1 << 20, outbox_bytes_max: 4 << 20 },
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::Dev => "dev",
+            Mode::Run => "run",
+        })
+    }
+}

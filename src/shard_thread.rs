@@ -1,0 +1,404 @@
+//! The loop of one shard's thread: reactor → sessions → shard → disk and sockets, one turn after the other (the turn
+//! itself is described in `shards/src/shard.rs`). Everything here belongs to this thread; other threads reach it through
+//! the shard's rings, its wake-up and [`Shared`].
+
+use crate::connection::{Connection, Kind, State, Surroundings};
+use crate::protocol::{Catalog, Scratch};
+use crate::reactor::{Commit, Completion, EventFd, Reactor, Slot};
+use crate::wheel::Wheel;
+use shards::command::{Completion as ShardCompletion, ConnectionRef};
+use shards::outbox::SendBuffer;
+use shards::shard::Shard;
+use shards::storage::{Directory, SegmentMap, Storage, StorageCompletion, StorageRequest};
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tracing::{error, info, warn};
+
+/// How long connections have to go by themselves when the server drains.
+const DRAIN_US: u64 = 5_000_000;
+/// A connection accepted this shortly before the end may still say what it came for.
+const NEWCOMER_US: u64 = 250_000;
+
+pub const RUN: u8 = 0;
+/// Finish what is under way, say goodbye, stop.
+pub const DRAIN: u8 = 1;
+/// Close connections at once, flush, stop.
+pub const STOP: u8 = 2;
+
+/// What the threads of a server share beside their rings.
+#[derive(Default)]
+pub struct Shared {
+    /// [`RUN`], [`DRAIN`] or [`STOP`].
+    pub phase: AtomicU8,
+    /// Shards that have nothing left to do.
+    pub finished: AtomicUsize,
+}
+
+/// What a thread is given to work with.
+pub struct Parts {
+    pub shard: Shard,
+    pub catalog: Arc<Catalog>,
+    pub directory: Directory,
+    pub wake: Arc<EventFd>,
+    pub shared: Arc<Shared>,
+    /// What the connections of each listener speak.
+    pub kinds: Vec<Kind>,
+}
+
+type Created = (u32, io::Result<Box<dyn SegmentMap>>);
+
+pub struct ShardThread<R> {
+    reactor: R,
+    shard: Shard,
+    catalog: Arc<Catalog>,
+    scratch: Scratch,
+    directory: Directory,
+    wake: Arc<EventFd>,
+    shared: Arc<Shared>,
+    kinds: Vec<Kind>,
+    /// By slot index.
+    connections: Vec<Option<Connection>>,
+    open: usize,
+    wheel: Wheel<Slot>,
+    /// Sessions that found no room for commands; tried again each turn.
+    starved: Vec<Slot>,
+    /// The segment that was written last, and its descriptor.
+    segment: Option<(u32, Arc<File>)>,
+    creations: (mpsc::Sender<Created>, mpsc::Receiver<Created>),
+    stop_at_us: Option<u64>,
+    finished: bool,
+}
+
+fn now_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_micros() as u64)
+}
+
+impl<R: Reactor> ShardThread<R> {
+    pub fn new(reactor: R, parts: Parts) -> ShardThread<R> {
+        let Parts { shard, catalog, directory, wake, shared, kinds } = parts;
+        ShardThread {
+            reactor,
+            shard,
+            catalog,
+            scratch: Scratch::default(),
+            directory,
+            wake,
+            shared,
+            kinds,
+            connections: Vec::new(),
+            open: 0,
+            wheel: Wheel::new(now_us()),
+            starved: Vec::new(),
+            segment: None,
+            creations: mpsc::channel(),
+            stop_at_us: None,
+            finished: false,
+        }
+    }
+
+    /// Turns until the server stops. An error is the disk's, or the reactor's.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut completions = Vec::new();
+        let mut due = Vec::new();
+        let mut dirty = Vec::new();
+        let mut busy = true;
+        loop {
+            let timeout = if busy || !self.shard.may_sleep() { Some(Duration::ZERO) } else { self.sleep_for() };
+            self.reactor.poll(timeout, &mut completions)?;
+            self.shard.wake_up();
+            self.shard.begin_turn(now_us());
+            for completion in completions.drain(..) {
+                self.on_completion(completion)?;
+            }
+            self.reactor.recycle();
+            busy = self.shard.receive();
+            self.tell_sessions();
+            self.retry_starved();
+            self.expire(&mut due);
+            if self.drain() {
+                return Ok(());
+            }
+            self.tell_sessions();
+            self.serve_disk()?;
+            self.send(&mut dirty);
+            self.shard.end_turn();
+            busy |= !self.starved.is_empty() && self.shard.has_room();
+        }
+    }
+
+    /// How long the thread may sleep if nothing happens.
+    fn sleep_for(&self) -> Option<Duration> {
+        let next = [self.wheel.next_us(), self.shard.deadline_us()].into_iter().flatten().min();
+        let mut wait = next.map(|at| Duration::from_micros(at.saturating_sub(now_us())));
+        if self.stop_at_us.is_some() {
+            let poll = Duration::from_millis(10);
+            wait = Some(wait.map_or(poll, |wait| wait.min(poll)));
+        }
+        wait
+    }
+
+    fn connection(&mut self, slot: Slot) -> Option<&mut Connection> {
+        let found = self.connections.get_mut(slot.index as usize)?.as_mut()?;
+        (found.slot == slot).then_some(found)
+    }
+
+    /// Calls something on a connection with all that sessions need, then does what follows from it.
+    fn with(&mut self, slot: Slot, body: impl FnOnce(&mut Connection, &mut Surroundings<'_>)) {
+        let Some(place) = self.connections.get_mut(slot.index as usize) else { return };
+        let Some(connection) = place.as_mut().filter(|connection| connection.slot == slot) else { return };
+        let mut around = Surroundings { shard: &mut self.shard, catalog: &self.catalog, scratch: &mut self.scratch };
+        body(connection, &mut around);
+        if connection.blocked && !self.shard.has_room() {
+            self.starved.push(slot);
+        }
+        if connection.wants_pause() != connection.paused {
+            connection.paused = !connection.paused;
+            if connection.paused { self.reactor.pause(slot) } else { self.reactor.resume(slot) }
+        }
+        self.close_if_sent(slot);
+    }
+
+    /// A connection whose session has ended goes when its last byte has been sent.
+    fn close_if_sent(&mut self, slot: Slot) {
+        let shard = self.shard.index();
+        let now_us = self.shard.now_us();
+        let Some(connection) = self.connections.get_mut(slot.index as usize).and_then(Option::as_mut) else { return };
+        if !matches!(connection.state, State::Draining { .. }) || connection.slot != slot {
+            return;
+        }
+        if !self.shard.outboxes.is_drained(connection.reference(shard)) {
+            return;
+        }
+        if connection.peer_ended {
+            connection.state = State::Closed;
+            self.reactor.close(slot);
+        } else {
+            // Closing with unread bytes would reset the connection, and the peer might lose our last words.
+            connection.state = State::Lingering { since_us: now_us };
+            self.reactor.finish(slot);
+            self.wheel.insert(connection.deadline(), slot);
+        }
+    }
+
+    fn break_off(&mut self, slot: Slot) {
+        self.with(slot, |connection, around| connection.close(around));
+        if let Some(connection) = self.connection(slot)
+            && connection.state != State::Closed
+        {
+            connection.state = State::Closed;
+            self.reactor.close(slot);
+        }
+    }
+
+    fn on_completion(&mut self, completion: Completion) -> io::Result<()> {
+        match completion {
+            Completion::Accepted { listener, slot } => self.accept(listener, slot),
+            Completion::Received { slot, received } => {
+                // The bytes belong to the reactor: everything but the reactor may be touched while they are read.
+                let bytes = self.reactor.bytes(received);
+                let place = self.connections.get_mut(slot.index as usize).and_then(Option::as_mut);
+                if let Some(connection) = place.filter(|connection| connection.slot == slot) {
+                    let mut around =
+                        Surroundings { shard: &mut self.shard, catalog: &self.catalog, scratch: &mut self.scratch };
+                    connection.receive(&mut around, bytes);
+                }
+                self.with(slot, |_, _| {});
+            }
+            Completion::Ended { slot } => {
+                self.with(slot, |connection, around| connection.end_of_input(around));
+                if self.connection(slot).is_some_and(|connection| matches!(connection.state, State::Lingering { .. })) {
+                    self.break_off(slot);
+                }
+            }
+            Completion::Sent { slot, buffer, result } => self.sent(slot, buffer, &result),
+            Completion::Released { slot } => {
+                let shard = self.shard.index();
+                if let Some(connection) = self.connection(slot) {
+                    let reference = connection.reference(shard);
+                    self.connections[slot.index as usize] = None;
+                    self.open -= 1;
+                    self.shard.outboxes.close(reference);
+                }
+            }
+            Completion::Committed(result) => {
+                self.shard.storage_complete(StorageCompletion::Committed(result)).inspect_err(|error| {
+                    error!("writing to disk failed: {error}; nothing more is acknowledged, the server stops");
+                })?;
+            }
+            Completion::Woken => {
+                while let Ok((segment, result)) = self.creations.1.try_recv() {
+                    if let Err(error) = self.shard.storage_complete(StorageCompletion::Created { segment, result }) {
+                        warn!("no room for another log segment: {error}; writes are refused until there is");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, listener: usize, slot: Slot) {
+        let (Some(&kind), Some(peer)) = (self.kinds.get(listener), self.reactor.peer(slot)) else {
+            return self.reactor.close(slot); // it is gone already
+        };
+        let index = slot.index as usize;
+        if index >= self.connections.len() {
+            self.connections.resize_with(index + 1, || None);
+        }
+        let connection = Connection::open(kind, slot, peer.ip(), self.shard.now_us());
+        self.shard.outboxes.open(connection.reference(self.shard.index()));
+        self.wheel.insert(connection.deadline(), slot);
+        self.connections[index] = Some(connection);
+        self.open += 1;
+    }
+
+    fn sent(&mut self, slot: Slot, buffer: SendBuffer, result: &io::Result<()>) {
+        let shard = self.shard.index();
+        let Some(connection) = self.connection(slot) else { return };
+        connection.sending_since_us = None;
+        let reference = connection.reference(shard);
+        if self.shard.outboxes.sent(reference, buffer) {
+            self.shard.resume_scans(reference);
+        }
+        if result.is_err() {
+            return self.break_off(slot);
+        }
+        self.close_if_sent(slot);
+    }
+
+    /// Hands completions of the shard to the sessions they are for, until there are no more.
+    fn tell_sessions(&mut self) {
+        while let Some(completion) = self.shard.completion() {
+            let ConnectionRef { index, generation, .. } = match &completion {
+                ShardCompletion::Outcome { token, .. } | ShardCompletion::ScanReady { token, .. } => token.connection,
+                ShardCompletion::Subscribed { connection, .. }
+                | ShardCompletion::Joined { connection }
+                | ShardCompletion::Evicted { connection }
+                | ShardCompletion::Overflowed { connection } => *connection,
+            };
+            self.with(Slot { index, generation }, |connection, around| connection.complete(around, completion));
+        }
+    }
+
+    fn retry_starved(&mut self) {
+        for slot in std::mem::take(&mut self.starved) {
+            if !self.shard.has_room() {
+                self.starved.push(slot);
+                continue;
+            }
+            self.with(slot, |connection, around| {
+                if connection.blocked && connection.state == State::Open {
+                    connection.retry(around);
+                }
+            });
+        }
+    }
+
+    fn expire(&mut self, due: &mut Vec<Slot>) {
+        let now_us = self.shard.now_us();
+        self.wheel.advance(now_us, due);
+        for slot in due.drain(..) {
+            let Some(connection) = self.connection(slot) else { continue };
+            if connection.deadline() <= now_us {
+                let mut give_up = false;
+                self.with(slot, |connection, around| give_up = connection.expire(around));
+                if give_up {
+                    self.break_off(slot);
+                }
+            }
+            if let Some(connection) = self.connection(slot)
+                && connection.state != State::Closed
+            {
+                let deadline = connection.deadline();
+                self.wheel.insert(deadline, slot);
+            }
+        }
+    }
+
+    /// Carries out the end of the server. True: this thread is done.
+    fn drain(&mut self) -> bool {
+        let phase = self.shared.phase.load(Ordering::Acquire);
+        if phase == RUN {
+            return false;
+        }
+        let now_us = self.shard.now_us();
+        if self.stop_at_us.is_none() {
+            info!(shard = self.shard.index(), connections = self.open, "stopping");
+            self.reactor.stop_listening();
+            self.stop_at_us = Some(now_us + DRAIN_US);
+        }
+        let out_of_time = phase == STOP || self.stop_at_us.is_some_and(|at| now_us >= at);
+        let slots: Vec<Slot> = self.connections.iter().flatten().map(|connection| connection.slot).collect();
+        for slot in slots {
+            let Some(connection) = self.connection(slot) else { continue };
+            let newcomer = !connection.heard && now_us < connection.opened_us + NEWCOMER_US;
+            if out_of_time {
+                self.with(slot, |connection, around| connection.stop(around));
+                self.break_off(slot);
+            } else if !newcomer {
+                self.with(slot, |connection, around| connection.stop(around));
+            }
+        }
+        let idle = self.open == 0 && self.shard.is_idle();
+        if idle && !std::mem::replace(&mut self.finished, true) {
+            self.shared.finished.fetch_add(1, Ordering::AcqRel);
+        }
+        // Others may still need this shard: all go together.
+        let all = self.shared.finished.load(Ordering::Acquire) >= self.shard.shards();
+        all || self.stop_at_us.is_some_and(|at| now_us >= at + DRAIN_US)
+    }
+
+    /// Does what the log asks of the disk.
+    fn serve_disk(&mut self) -> io::Result<()> {
+        while let Some(request) = self.shard.storage_request() {
+            match request {
+                StorageRequest::Commit { segment, offset, data } => {
+                    let file = match &self.segment {
+                        Some((open, file)) if *open == segment => file.clone(),
+                        _ => {
+                            let file = Arc::new(self.directory.open_segment(segment)?);
+                            self.segment = Some((segment, file.clone()));
+                            file
+                        }
+                    };
+                    self.reactor.commit(Commit { file, offset, data });
+                }
+                StorageRequest::Create { segment, bytes } => self.create_segment(segment, bytes)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Zero-fills the next segment on a thread of its own: it takes a while, and nobody waits for it.
+    fn create_segment(&self, segment: u32, bytes: u64) -> io::Result<()> {
+        let (directory, sender, wake) = (self.directory.clone(), self.creations.0.clone(), self.wake.clone());
+        let name = format!("segment-{}", self.shard.index());
+        std::thread::Builder::new().name(name).spawn(move || {
+            let result = directory.create(segment, bytes);
+            // The receiver is gone only if the server has stopped.
+            if sender.send((segment, result)).is_ok() {
+                shards::link::Wake::wake(&*wake);
+            }
+        })?;
+        Ok(())
+    }
+
+    /// One send for each connection that something was written to in this turn.
+    fn send(&mut self, dirty: &mut Vec<u32>) {
+        self.shard.outboxes.take_dirty(dirty);
+        let now_us = self.shard.now_us();
+        for index in dirty.drain(..) {
+            let Some(connection) = self.connections.get_mut(index as usize).and_then(Option::as_mut) else { continue };
+            if connection.state == State::Closed {
+                continue;
+            }
+            if let Some(buffer) = self.shard.outboxes.take(index) {
+                connection.sending_since_us = Some(now_us);
+                self.reactor.send(connection.slot, buffer);
+            }
+        }
+    }
+}
