@@ -70,7 +70,7 @@ pub trait Reactor {
     /// Stops receiving, except what is on its way already.
     fn pause(&mut self, slot: Slot);
     fn resume(&mut self, slot: Slot);
-    /// Tells the peer that nothing more will be sent. Receiving goes on.
+    /// Tells the peer, after the send under way, that nothing more will be sent. Receiving goes on.
     fn finish(&mut self, slot: Slot);
     /// Breaks the connection off; [`Completion::Released`] follows.
     fn close(&mut self, slot: Slot);

@@ -72,6 +72,8 @@ struct Connection {
     /// The end was reported.
     ended: bool,
     closing: bool,
+    /// Nothing more will be sent: the peer is told after the send under way.
+    finishing: bool,
     sending: Option<Sending>,
 }
 
@@ -92,9 +94,6 @@ struct BufferRing {
     bytes: *mut u8,
     tail: u16,
 }
-
-// SAFETY: the two allocations belong to this struct alone; it moves to the shard's thread with its reactor.
-unsafe impl Send for BufferRing {}
 
 impl BufferRing {
     fn new(ring: &IoUring) -> io::Result<BufferRing> {
@@ -230,13 +229,24 @@ impl Uring {
             if pushed.is_ok() {
                 return;
             }
-            // The queue is full: hand it over. EBUSY and EAGAIN pass when completions are reaped, which poll does.
-            if let Err(error) = self.ring.submit()
-                && !is_transient(&error)
-            {
-                panic!("io_uring refuses submissions: {error}");
-            }
+            self.submit(); // the queue is full
         }
+    }
+
+    /// Hands over what is queued, now and not with the next poll. May have handed over nothing: EAGAIN is a shortage of
+    /// memory that passes. (EBUSY, which would last until completions are reaped, is not given any more by the kernels
+    /// that know deferred task runs.)
+    fn submit(&mut self) {
+        if let Err(error) = self.ring.submit()
+            && !is_transient(&error)
+        {
+            panic!("io_uring refuses submissions: {error}");
+        }
+    }
+
+    fn free_submissions(&mut self) -> usize {
+        let queue = self.ring.submission();
+        queue.capacity() - queue.len()
     }
 
     fn connection(&mut self, slot: Slot) -> Option<&mut Connection> {
@@ -267,6 +277,7 @@ impl Uring {
             paused: false,
             ended: false,
             closing: false,
+            finishing: false,
             sending: None,
         });
         self.arm_receive(slot);
@@ -338,16 +349,8 @@ impl Uring {
         let sync =
             opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build().user_data(user_data(Tag::Sync, NO_SLOT));
         // Both halves of the link must be submitted together.
-        let room = |ring: &mut IoUring| {
-            let queue = ring.submission();
-            queue.capacity() - queue.len()
-        };
-        while room(&mut self.ring) < 2 {
-            if let Err(error) = self.ring.submit()
-                && !is_transient(&error)
-            {
-                panic!("io_uring refuses submissions: {error}");
-            }
+        while self.free_submissions() < 2 {
+            self.submit();
         }
         self.push(write);
         self.push(sync);
@@ -423,13 +426,16 @@ impl Uring {
             }
         }
         let result = match result {
-            1.. => Ok(()),
-            0 => Err(io::ErrorKind::WriteZero.into()),
+            0.. if sending.sent == sending.total => Ok(()),
+            0.. => Err(io::ErrorKind::WriteZero.into()),
             error if -error == libc::EINTR || -error == libc::EAGAIN => return self.push_send(slot),
             error => Err(io::Error::from_raw_os_error(-error)),
         };
         if let Some(sending) = connection.sending.take() {
             completions.push(Completion::Sent { slot, buffer: sending.buffer, result });
+        }
+        if connection.finishing {
+            shutdown(connection.fd.as_raw_fd(), libc::SHUT_WR);
         }
         self.release(slot);
     }
@@ -437,6 +443,7 @@ impl Uring {
     fn on_write(&mut self, result: i32) {
         let Some(flush) = &mut self.flush else { return };
         match result {
+            0 if !flush.commit.data.is_empty() => flush.error = Some(io::ErrorKind::WriteZero.into()),
             0.. => flush.written += result as usize,
             error => flush.error = Some(io::Error::from_raw_os_error(-error)),
         }
@@ -477,21 +484,51 @@ fn is_transient(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN | libc::ETIME))
 }
 
+/// Errors of one accept that say nothing about the next.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINTR | libc::ECONNABORTED | libc::ECONNRESET))
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        // The kernel ends what is under way some time after the ring is closed. Until then it may read this memory (a
+        // commit is being written by another thread of the kernel) and write to the counter.
+        std::mem::forget(self.flush.take());
+        self.connections.iter_mut().flatten().for_each(|connection| std::mem::forget(connection.sending.take()));
+        std::mem::forget(std::mem::take(&mut self.wake_count));
+    }
+}
+
 impl Reactor for Uring {
     fn listen(&mut self, listener: TcpListener) -> io::Result<()> {
+        // The ring waits for connections only on a blocking socket; a non-blocking one would fail at once, again and again.
+        listener.set_nonblocking(false)?;
         self.listeners.push(Listener { socket: listener, armed: false });
         self.arm_accept(self.listeners.len() - 1);
         Ok(())
     }
 
     fn stop_listening(&mut self) {
+        // An accept that is queued still names its listener by number, which another socket may get once that is closed.
+        while !self.ring.submission().is_empty() {
+            self.submit();
+        }
         // Closing a listener resets what it has not accepted: take everything that waits first.
         for (number, listener) in std::mem::take(&mut self.listeners).into_iter().enumerate() {
             let _ = listener.socket.set_nonblocking(true);
-            while let Ok((stream, _)) = listener.socket.accept() {
-                let slot = self.adopt(OwnedFd::from(stream));
-                self.made.push_back(Completion::Accepted { listener: number, slot });
+            loop {
+                match listener.socket.accept() {
+                    Ok((stream, _)) => {
+                        let slot = self.adopt(OwnedFd::from(stream));
+                        self.made.push_back(Completion::Accepted { listener: number, slot });
+                    }
+                    Err(error) if is_passing(&error) => {}
+                    Err(_) => break,
+                }
             }
+            // Until the accept is final the kernel keeps the socket open, and would let in connections that it resets
+            // in the end: this makes it deaf now.
+            shutdown(listener.socket.as_raw_fd(), libc::SHUT_RDWR);
             let data = user_data(Tag::Accept, Slot { index: number as u32, generation: 0 });
             self.push(opcode::AsyncCancel::new(data).build().user_data(user_data(Tag::Ignore, NO_SLOT)));
         }
@@ -500,7 +537,8 @@ impl Reactor for Uring {
 
     fn send(&mut self, slot: Slot, buffer: SendBuffer) {
         let Some(connection) = self.connection(slot) else { return };
-        debug_assert!(connection.sending.is_none(), "one send per connection");
+        // Not only in debug builds: the kernel reads the buffer that would be dropped here.
+        assert!(connection.sending.is_none(), "one send per connection");
         let total = buffer.len();
         connection.sending = Some(Sending { buffer, total, sent: 0, message: None });
         self.push_send(slot);
@@ -522,7 +560,9 @@ impl Reactor for Uring {
     }
 
     fn finish(&mut self, slot: Slot) {
-        if let Some(connection) = self.connection(slot) {
+        let Some(connection) = self.connection(slot) else { return };
+        connection.finishing = true;
+        if connection.sending.is_none() {
             shutdown(connection.fd.as_raw_fd(), libc::SHUT_WR);
         }
     }
@@ -536,7 +576,7 @@ impl Reactor for Uring {
     }
 
     fn commit(&mut self, commit: Commit) {
-        debug_assert!(self.flush.is_none(), "one commit at a time");
+        assert!(self.flush.is_none(), "one commit at a time");
         self.flush = Some(Flush { commit, written: 0, error: None });
         self.push_commit();
     }
@@ -584,8 +624,9 @@ impl Reactor for Uring {
                     completions.push(Completion::Woken);
                 }
             }
+            // At once: the next entry may be a connection that gets the slot released by this one.
+            completions.extend(self.made.drain(..));
         }
-        completions.extend(self.made.drain(..));
         Ok(())
     }
 
