@@ -79,6 +79,7 @@ fn etag(body: &[u8]) -> String {
 mod tests {
     use super::super::source::Glob;
     use super::*;
+    use crate::protocol::http::files::Lookup;
 
     const FILES: &[(&str, &[u8])] = &[
         ("config.yaml", b"secret"),
@@ -97,7 +98,7 @@ mod tests {
         let files = globs.iter().map(|text| Glob::parse(text, place).expect("a glob")).collect();
         let section = StaticSection { files, url_path: url_path.to_owned(), index };
         let mut diagnostics = Diagnostics::default();
-        (load(&Source::Embedded(FILES), &section, &mut diagnostics), diagnostics.lines())
+        (super::load(&Source::Embedded(FILES), &section, &mut diagnostics), diagnostics.lines())
     }
 
     fn outcome(files: &StaticFiles, path: &str) -> String {
@@ -162,7 +163,7 @@ mod tests {
         let glob = Glob::parse("*", Place::whole("config.yaml")).expect("a glob");
         let section = StaticSection { files: vec![glob], url_path: String::new(), index: true };
         let mut diagnostics = Diagnostics::default();
-        assert!(load(&Source::Folder(folder.path().to_owned()), &section, &mut diagnostics).is_empty());
+        assert!(super::load(&Source::Folder(folder.path().to_owned()), &section, &mut diagnostics).is_empty());
         let lines = diagnostics.lines();
         assert!(lines.len() == 1 && lines[0].contains("64 MiB"), "{lines:?}");
     }

@@ -124,6 +124,7 @@ fn read_all(source: &Source, globs: &[source::Glob<'_>], diagnostics: &mut Diagn
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::http::files::Lookup;
 
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().expect("tempdir");

@@ -115,7 +115,7 @@ fn unmask(payload: &[u8], mask: [u8; 4], out: &mut Vec<u8>) {
         let word = u64::from_ne_bytes(chunk.try_into().expect("chunks of 8")) ^ wide;
         chunk.copy_from_slice(&word.to_ne_bytes());
     }
-    for (byte, mask) in chunks.into_remainder().iter_mut().zip(mask) {
+    for (byte, mask) in chunks.into_remainder().iter_mut().zip(mask.iter().cycle()) {
         *byte ^= mask;
     }
 }
