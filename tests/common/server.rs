@@ -99,7 +99,7 @@ impl Options {
             flag("--io", &io);
         }
         if !self.pin {
-            all.push("--no-pin".into());
+            flag("--pin", "false");
         }
         all.extend(self.args.iter().cloned());
         all
