@@ -59,6 +59,8 @@ pub struct Connection {
     pub opened_us: u64,
     pub heard: bool,
     pub sending_since_us: Option<u64>,
+    /// When its place in the wheel comes up; other places that it had count for nothing.
+    pub comes_up_us: u64,
 }
 
 /// What all calls of sessions need from their thread.
@@ -86,6 +88,7 @@ impl Connection {
             opened_us: ticks_us,
             heard: false,
             sending_since_us: None,
+            comes_up_us: u64::MAX,
         }
     }
 

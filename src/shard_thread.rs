@@ -169,6 +169,19 @@ impl<R: Reactor> ShardThread<R> {
             if connection.paused { self.reactor.pause(slot) } else { self.reactor.resume(slot) }
         }
         self.close_if_sent(slot);
+        self.schedule(slot);
+    }
+
+    /// A deadline may have come nearer than its place in the wheel: it takes another one.
+    fn schedule(&mut self, slot: Slot) {
+        let place = self.connections.get_mut(slot.index as usize).and_then(Option::as_mut);
+        let Some(connection) = place.filter(|connection| connection.slot == slot) else { return };
+        let deadline = connection.deadline();
+        let comes_up_us = self.wheel.comes_up_us(deadline);
+        if comes_up_us < connection.comes_up_us && connection.state != State::Closed {
+            connection.comes_up_us = comes_up_us;
+            self.wheel.insert(deadline, slot);
+        }
     }
 
     /// A connection whose session has ended goes when its last byte has been sent.
@@ -189,7 +202,6 @@ impl<R: Reactor> ShardThread<R> {
             // Closing with unread bytes would reset the connection, and the peer might lose our last words.
             connection.state = State::Lingering { since_us: ticks_us };
             self.reactor.finish(slot);
-            self.wheel.insert(connection.deadline(), slot);
         }
     }
 
@@ -259,9 +271,9 @@ impl<R: Reactor> ShardThread<R> {
         }
         let connection = Connection::open(kind, slot, peer.ip(), self.shard.ticks_us());
         self.shard.outboxes.open(connection.reference(self.shard.index()));
-        self.wheel.insert(connection.deadline(), slot);
         self.connections[index] = Some(connection);
         self.open += 1;
+        self.schedule(slot);
     }
 
     fn sent(&mut self, slot: Slot, buffer: SendBuffer, result: &io::Result<()>) {
@@ -281,6 +293,7 @@ impl<R: Reactor> ShardThread<R> {
             return self.break_off(slot);
         }
         self.close_if_sent(slot);
+        self.schedule(slot);
     }
 
     /// Hands completions of the shard to the sessions they are for, until there are no more.
@@ -315,7 +328,8 @@ impl<R: Reactor> ShardThread<R> {
         let ticks_us = self.shard.ticks_us();
         self.wheel.advance(ticks_us, due);
         for slot in due.drain(..) {
-            let Some(connection) = self.connection(slot) else { continue };
+            let Some(connection) = self.connection(slot).filter(|own| own.comes_up_us <= ticks_us) else { continue };
+            connection.comes_up_us = u64::MAX; // it stands nowhere now
             if connection.deadline() <= ticks_us {
                 let mut give_up = false;
                 self.with(slot, |connection, around| give_up = connection.expire(around));
@@ -323,12 +337,7 @@ impl<R: Reactor> ShardThread<R> {
                     self.break_off(slot);
                 }
             }
-            if let Some(connection) = self.connection(slot)
-                && connection.state != State::Closed
-            {
-                let deadline = connection.deadline();
-                self.wheel.insert(deadline, slot);
-            }
+            self.schedule(slot);
         }
     }
 
@@ -411,7 +420,9 @@ impl<R: Reactor> ShardThread<R> {
             }
             if let Some(buffer) = self.shard.outboxes.take(index) {
                 connection.sending_since_us = Some(ticks_us);
-                self.reactor.send(connection.slot, buffer);
+                let slot = connection.slot;
+                self.reactor.send(slot, buffer);
+                self.schedule(slot);
             }
         }
     }

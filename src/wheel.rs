@@ -1,5 +1,6 @@
-//! The one timer wheel of a shard thread. Each connection stands in it once; when its place comes up it is asked for its
-//! deadline anew, and put back if that has moved. Moving a deadline therefore costs nothing.
+//! The one timer wheel of a shard thread. When a connection's place comes up it is asked for its deadline anew, and put
+//! back if that has moved. Moving a deadline further away therefore costs nothing; one that comes nearer takes another
+//! place, and the old place counts for nothing.
 
 /// Microseconds of one step.
 const STEP_US: u64 = 100_000;
@@ -18,9 +19,17 @@ impl<T> Wheel<T> {
         Wheel { steps: (0..STEPS).map(|_| Vec::new()).collect(), at: now_us / STEP_US, count: 0 }
     }
 
-    /// `item` comes up soon after `deadline_us`, or earlier.
+    fn step(&self, deadline_us: u64) -> u64 {
+        (deadline_us / STEP_US + 1).clamp(self.at + 1, self.at + STEPS - 1)
+    }
+
+    /// When an item with this deadline would come up: soon after it, or earlier.
+    pub fn comes_up_us(&self, deadline_us: u64) -> u64 {
+        self.step(deadline_us) * STEP_US
+    }
+
     pub fn insert(&mut self, deadline_us: u64, item: T) {
-        let step = (deadline_us / STEP_US + 1).clamp(self.at + 1, self.at + STEPS - 1);
+        let step = self.step(deadline_us);
         self.steps[(step % STEPS) as usize].push(item);
         self.count += 1;
     }

@@ -329,7 +329,7 @@ impl Session for HttpSession {
 
     fn stop(&mut self, _: &mut Context<'_>) -> Flow {
         self.stopping = true;
-        self.exchange.keep_alive = false;
+        self.exchange.keep_alive = false; // the answer that is under way says so
         let idle = matches!(self.pending, Pending::Nothing) && !self.reader.has_begun();
         if idle { Flow::Close } else { Flow::Continue }
     }

@@ -15,7 +15,7 @@ use crate::protocol::{Context, Credentials, Flow, Session, explain};
 use shards::command::{Completion, Outcome, Refusal, Write};
 use shards::limits::{CONNECT_BYTES_MAX, INFLIGHT_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX};
 use shards::subscription::{Request, SubscriptionRef};
-use shards::topic;
+use shards::topic::{self, TopicError};
 use std::collections::{HashMap, VecDeque};
 use tracing::{debug, info};
 
@@ -266,7 +266,23 @@ impl MqttSession {
         if publish.qos == 1 && self.owed.len() >= usize::from(RECEIVE_MAXIMUM) && self.version == Version::V5 {
             return Err(Goodbye::new(reason::RECEIVE_MAXIMUM_EXCEEDED, "more publishes than the receive maximum"));
         }
+        if publish.properties.response_topic.is_some_and(|topic| topic.contains(['+', '#'])) {
+            let text = "the response topic has a wildcard"; // [MQTT-3.3.2-14]
+            return Err(Goodbye::new(reason::PROTOCOL_ERROR, text));
+        }
         let prepared = self.prepare(context, publish);
+        if prepared.is_err() {
+            // What is no topic name at all ends the connection, whatever the QoS; one without a table does not.
+            match topic::check_name(publish.topic) {
+                Err(error @ TopicError::Empty) => {
+                    return Err(Goodbye::new(reason::PROTOCOL_ERROR, error.to_string())); // §3.3.2.1, without an alias
+                }
+                Err(error @ TopicError::Wildcard) => {
+                    return Err(Goodbye::new(reason::TOPIC_NAME_INVALID, error.to_string())); // [MQTT-3.3.2-2]
+                }
+                _ => {}
+            }
+        }
         if publish.qos == 0 {
             match prepared {
                 Ok(write) => context.shard.submit(write),
