@@ -49,6 +49,13 @@ pub struct Parts {
     pub kinds: Vec<Kind>,
 }
 
+/// Why a thread cannot go on.
+#[derive(Debug)]
+pub enum Failure {
+    Disk(io::Error),
+    Reactor(io::Error),
+}
+
 type Created = (u32, io::Result<Box<dyn SegmentMap>>);
 
 pub struct ShardThread<R> {
@@ -104,20 +111,20 @@ impl<R: Reactor> ShardThread<R> {
         }
     }
 
-    /// Turns until the server stops. An error is the disk's, or the reactor's.
-    pub fn run(mut self) -> io::Result<()> {
+    /// Turns until the server stops.
+    pub fn run(mut self) -> Result<(), Failure> {
         let mut completions = Vec::new();
         let mut due = Vec::new();
         let mut dirty = Vec::new();
         let mut busy = true;
         loop {
             let timeout = if busy || !self.shard.may_sleep() { Some(Duration::ZERO) } else { self.sleep_for() };
-            self.reactor.poll(timeout, &mut completions)?;
+            self.reactor.poll(timeout, &mut completions).map_err(Failure::Reactor)?;
             self.shard.wake_up();
             let ticks_us = self.ticks_us();
             self.shard.begin_turn(now_us(), ticks_us);
             for completion in completions.drain(..) {
-                self.on_completion(completion)?;
+                self.on_completion(completion).map_err(Failure::Disk)?;
             }
             self.reactor.recycle();
             busy = self.shard.receive();
@@ -128,7 +135,7 @@ impl<R: Reactor> ShardThread<R> {
                 return Ok(());
             }
             self.tell_sessions();
-            self.serve_disk()?;
+            self.serve_disk().map_err(Failure::Disk)?;
             self.send(&mut dirty);
             self.shard.end_turn();
             busy |= !self.starved.is_empty() && self.shard.has_room();
@@ -369,9 +376,9 @@ impl<R: Reactor> ShardThread<R> {
         if idle && !std::mem::replace(&mut self.finished, true) {
             self.shared.finished.fetch_add(1, Ordering::AcqRel);
         }
-        // Others may still need this shard: all go together.
+        // Others may still need this shard: all go together, and each when its own last events are on disk.
         let all = self.shared.finished.load(Ordering::Acquire) >= self.shard.shards();
-        all || self.stop_at_us.is_some_and(|at| ticks_us >= at + DRAIN_US)
+        (all && idle) || self.stop_at_us.is_some_and(|at| ticks_us >= at + DRAIN_US)
     }
 
     /// Does what the log asks of the disk.

@@ -357,7 +357,11 @@ impl Shard {
 
     /// Whether nothing waits for the disk, for peers or for sessions.
     pub fn is_idle(&self) -> bool {
-        self.log.is_clean() && self.pending.is_empty() && self.deferred.is_empty() && self.completions.is_empty()
+        self.outstanding == 0
+            && self.log.is_clean()
+            && self.pending.is_empty()
+            && self.deferred.is_empty()
+            && self.completions.is_empty()
     }
 
     fn next_generation(&mut self) -> u32 {
