@@ -26,7 +26,8 @@ impl FrameKind {
     pub const ACKNOWLEDGED: u8 = 1;
     /// Current state, not news: MQTT's RETAIN bit.
     pub const RETAIN: u8 = 2;
-    /// The subscriber has seen everything up to [`FrameContext::seen`]: the frame may say so.
+    /// The subscriber has seen everything up to
+    /// [`crate::shard::FrameContext::seen`]: the frame may say so.
     pub const POSITION: u8 = 4;
 
     pub fn has(self, flag: u8) -> bool {
