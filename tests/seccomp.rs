@@ -54,7 +54,8 @@ impl Drop for Running {
 fn without_io_uring_epoll_serves() {
     let home = tempfile::TempDir::new().expect("a folder");
     let data = home.path().join("data").display().to_string();
-    let args = ["dev", "--data", &data, "--shards", "2", "--pin", "false", "--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"];
+    let args =
+        ["dev", "--data", &data, "--shards", "2", "--pin", "false", "--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"];
     let mut server = Running(command(&args).spawn().expect("start the server"));
     let stderr = lines::tail(server.0.stderr.take().expect("piped"));
     let stdout = lines::lines(server.0.stdout.take().expect("piped"));

@@ -143,7 +143,12 @@ impl Race {
         let missing: Vec<_> =
             finals.iter().filter(|(key, n)| (self.scope.covers)(key) && self.seen.get(*key) != Some(n)).collect();
         let waited = self.quiet_since.elapsed();
-        assert!(missing.is_empty() || waited < PATIENCE, "{}: never came: {missing:?}; seen {:?}", self.name, self.seen);
+        assert!(
+            missing.is_empty() || waited < PATIENCE,
+            "{}: never came: {missing:?}; seen {:?}",
+            self.name,
+            self.seen
+        );
         missing.is_empty()
     }
 
@@ -263,7 +268,7 @@ fn race_web_socket(addr: SocketAddr, shared: &Shared) {
 
 /// Races until there have been enough, or for a third of a minute on a machine that is busy with other things.
 fn races(shards: usize) {
-    const ENOUGH: usize = 2000;
+    const ENOUGH: usize = 5000;
     const LEAST: usize = 200;
     let server = Server::start(Options::default().shards(shards));
     let (http, mqtt) = (server.http(), server.mqtt());

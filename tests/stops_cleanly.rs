@@ -132,7 +132,7 @@ fn everybody_is_told() {
     assert_eq!(tunnel.expect().1[3], 0);
     // A request that has begun is finished first.
     let mut begun = Connection::open(server.http());
-    begun.send(b"PUT /Sensors/begun HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n{\"n\"");
+    begun.send(b"PUT /Sensors/begun HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{\"n\"");
     let mut idle = Connection::open(server.http());
     assert_eq!(idle.request("GET", "/Sensors/none", &[], b"").status, 404);
     // The unfinished request has been read once something behind it is answered, on each of the shards.
@@ -231,7 +231,10 @@ fn run(folder: &Path, args: &[&str]) -> (Option<i32>, String, String) {
 fn what_cannot_start_says_why() {
     let home = tempfile::TempDir::new().expect("a folder");
     common::server::write_app(&home.path().join("good"), "type A @table @export { id: ID @primaryKey }\n");
-    common::server::write_app(&home.path().join("bad"), "type A @table @export {\n  id: ID @primaryKey\n  n: [Int\n}\n");
+    common::server::write_app(
+        &home.path().join("bad"),
+        "type A @table @export {\n  id: ID @primaryKey\n  n: [Int\n}\n",
+    );
     std::fs::write(home.path().join("wrong.yaml"), "http:\n  address: 1.2.3\n").expect("write");
     // (arguments, what standard error has)
     let cases: &[(&str, &[&str])] = &[

@@ -35,7 +35,9 @@ fn put(body: &str) -> String {
 
 fn with_body(method: &str, path: &str, content_type: &str, body: &str) -> String {
     let length = body.len();
-    format!("{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n{body}")
+    format!(
+        "{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
 }
 
 /// A request without a body, with further fields.
@@ -54,7 +56,11 @@ fn framing_cases() -> Vec<Case> {
     let long = "x".repeat(9000);
     let many: String = (0..70).map(|n| format!("F{n}: 1\r\n")).collect();
     vec![
-        broken("9112 6.3 Content-Length and Transfer-Encoding", put("Content-Length: 2\r\nTransfer-Encoding: chunked\r\n"), 400),
+        broken(
+            "9112 6.3 Content-Length and Transfer-Encoding",
+            put("Content-Length: 2\r\nTransfer-Encoding: chunked\r\n"),
+            400,
+        ),
         broken("9112 6.3 differing Content-Lengths", put("Content-Length: 2\r\nContent-Length: 3\r\n"), 400),
         broken("9112 6.3 the same Content-Length twice", put("Content-Length: 2\r\nContent-Length: 2\r\n"), 400),
         broken("9112 6.3 a list of Content-Lengths", put("Content-Length: 2, 2\r\n"), 400),
@@ -66,9 +72,17 @@ fn framing_cases() -> Vec<Case> {
         broken("9112 6.1 unknown transfer coding", put("Transfer-Encoding: snappy\r\n"), 400),
         broken("9112 6.1 a coding before chunked", put("Transfer-Encoding: gzip, chunked\r\n"), 501),
         broken("9112 6.3 chunked is not last", put("Transfer-Encoding: chunked, gzip\r\n"), 400),
-        broken("9112 6.1 two Transfer-Encoding fields", put("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"), 400),
+        broken(
+            "9112 6.1 two Transfer-Encoding fields",
+            put("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"),
+            400,
+        ),
         broken("9112 6.1 a vertical tab in Transfer-Encoding", put("Transfer-Encoding: \x0bchunked\r\n"), 400),
-        broken("9112 6.1 chunked in HTTP/1.0", "PUT /Sensors/x HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        broken(
+            "9112 6.1 chunked in HTTP/1.0",
+            "PUT /Sensors/x HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
         broken("9112 7.1 a chunk size that is no number", chunked("zz\r\n{}\r\n0\r\n\r\n"), 400),
         broken("9112 7.1 an empty chunk size", chunked("\r\n{}\r\n0\r\n\r\n"), 400),
         broken("9112 7.1 a negative chunk size", chunked("-2\r\n{}\r\n0\r\n\r\n"), 400),
@@ -113,21 +127,41 @@ fn request_cases() -> Vec<Case> {
         whole("a percent escape that is cut", plain("GET", "/Sensors/%4", ""), 400, &["bad_path"]),
         whole("escapes that are not UTF-8", plain("GET", "/Sensors/%ff", ""), 400, &["bad_path"]),
         whole("an escaped NUL", plain("GET", "/Sensors/%00", ""), 400, &["bad_path"]),
-        whole("a key longer than a key may be", plain("GET", &format!("/Sensors/{}", "k".repeat(2000)), ""), 400, &["bad_key"]),
+        whole(
+            "a key longer than a key may be",
+            plain("GET", &format!("/Sensors/{}", "k".repeat(2000)), ""),
+            400,
+            &["bad_key"],
+        ),
         whole("no body", with_body("PUT", "/Sensors/x", "application/json", ""), 400, &["no_body"]),
         whole("broken JSON, with the position", put(r#"{"temp": nope}"#), 400, &["bad_body", " 9"]),
         whole("JSON that is cut", put(r#"{"temp": 1"#), 400, &["bad_body"]),
         whole("JSON with something behind", put("{} {}"), 400, &["bad_body"]),
-        whole("JSON that is not UTF-8", [put("\"").replace(": 1\r\n\r\n\"", ": 3\r\n\r\n").as_bytes(), b"\"\xff\""].concat(), 400, &["bad_body"]),
+        whole(
+            "JSON that is not UTF-8",
+            [put("\"").replace(": 1\r\n\r\n\"", ": 3\r\n\r\n").as_bytes(), b"\"\xff\""].concat(),
+            400,
+            &["bad_body"],
+        ),
         whole("JSON nested 200 deep", put(&"[".repeat(200)), 400, &["bad_body"]),
         whole("an array as a record", put("[1]"), 400, &["a record is an object"]),
         whole("a number as a record", put("7"), 400, &["a record is an object"]),
         whole("null as a record", put("null"), 400, &["a record is an object"]),
         whole("CBOR that is cut", with_body("PUT", "/Sensors/x", "application/cbor", "\x01\x02"), 400, &["bad_body"]),
-        whole("wrong types, each named", put(typed), 400, &["property location must be a string", "property temp must be a number"]),
+        whole(
+            "wrong types, each named",
+            put(typed),
+            400,
+            &["property location must be a string", "property temp must be a number"],
+        ),
         whole("wrong types in PATCH", with_body("PATCH", "/Sensors/x", "application/json", typed), 400, &["temp"]),
         whole("wrong types in POST", with_body("POST", "/Sensors/", "application/json", typed), 400, &["temp"]),
-        whole("form data", with_body("PUT", "/Sensors/x", "application/x-www-form-urlencoded", "a=1"), 415, &["application/json"]),
+        whole(
+            "form data",
+            with_body("PUT", "/Sensors/x", "application/x-www-form-urlencoded", "a=1"),
+            415,
+            &["application/json"],
+        ),
         whole("CSV", with_body("PUT", "/Sensors/x", "text/csv", "a,b"), 415, &["application/json"]),
         whole("POST to a record", with_body("POST", "/Sensors/x", "application/json", "{}"), 405, &["GET"]),
         whole("PATCH of a collection", with_body("PATCH", "/Sensors/", "application/json", "{}"), 405, &["GET"]),
@@ -136,13 +170,38 @@ fn request_cases() -> Vec<Case> {
         whole("CONNECT", plain("CONNECT", "/Sensors/x", ""), 405, &[]),
         whole("an unknown method", plain("BREW", "/Sensors/x", ""), 501, &["BREW"]),
         whole("a query", plain("GET", "/Sensors/?temp=1", ""), 501, &["queries"]),
-        whole("PUT of many records", with_body("PUT", "/Sensors/", "application/json", "[]"), 501, &["not implemented"]),
-        whole("nothing that can be sent is accepted", plain("GET", "/Sensors/x", "Accept: image/png\r\n"), 406, &["application/json"]),
+        whole(
+            "PUT of many records",
+            with_body("PUT", "/Sensors/", "application/json", "[]"),
+            501,
+            &["not implemented"],
+        ),
+        whole(
+            "nothing that can be sent is accepted",
+            plain("GET", "/Sensors/x", "Accept: image/png\r\n"),
+            406,
+            &["application/json"],
+        ),
         whole("wrong credentials", plain("GET", "/Sensors/x", "Authorization: Basic YTpi\r\n"), 401, &[]),
         whole("a missing record", plain("GET", "/Sensors/none", ""), 404, &[]),
-        whole("PUT from another origin", put("{}").replace("Host: a", "Host: a\r\nOrigin: http://evil.example"), 403, &["origin"]),
-        whole("POST from another origin", with_body("POST", "/Sensors/", "text/plain", "{}").replace("Host: a", "Host: a\r\nOrigin: null"), 403, &["origin"]),
-        whole("DELETE from another origin", plain("DELETE", "/Sensors/x", "Origin: http://evil.example\r\n"), 403, &["origin"]),
+        whole(
+            "PUT from another origin",
+            put("{}").replace("Host: a", "Host: a\r\nOrigin: http://evil.example"),
+            403,
+            &["origin"],
+        ),
+        whole(
+            "POST from another origin",
+            with_body("POST", "/Sensors/", "text/plain", "{}").replace("Host: a", "Host: a\r\nOrigin: null"),
+            403,
+            &["origin"],
+        ),
+        whole(
+            "DELETE from another origin",
+            plain("DELETE", "/Sensors/x", "Origin: http://evil.example\r\n"),
+            403,
+            &["origin"],
+        ),
         whole("GET from another origin", plain("GET", "/Sensors/none", "Origin: http://evil.example\r\n"), 404, &[]),
         whole("PUT from the same origin", put("{}").replace("Host: a", "Host: a\r\nOrigin: http://a"), 204, &[]),
         whole("a chunked body, with extension and trailer", chunked("2;a=b\r\n{}\r\n0\r\nX: y\r\n\r\n"), 204, &[]),
@@ -258,7 +317,13 @@ fn what_a_good_client_relies_on() {
     let got = exchange(&mut one, &plain("GET", "/Sensors/x", ""), false);
     let etag = got.header("etag").expect("ETag").to_owned();
     // Conditional GET, RFC 9110 §13.1.2.
-    for (tags, status) in [(etag.clone(), 304), (format!("W/{etag}"), 304), (format!("\"q\", {etag}"), 304), ("*".into(), 304), ("\"q\"".into(), 200)] {
+    for (tags, status) in [
+        (etag.clone(), 304),
+        (format!("W/{etag}"), 304),
+        (format!("\"q\", {etag}"), 304),
+        ("*".into(), 304),
+        ("\"q\"".into(), 200),
+    ] {
         let again = exchange(&mut one, &plain("GET", "/Sensors/x", &format!("If-None-Match: {tags}\r\n")), false);
         assert_eq!((again.status, again.header("etag")), (status, Some(&*etag)), "If-None-Match: {tags}");
         assert_eq!(again.body.is_empty(), status == 304);

@@ -92,12 +92,22 @@ fn connect_cases() -> Vec<Case> {
         fresh("[MQTT-3.2.2-12] will QoS 2 is not supported", 5, v5(0x16, &[&[0], &will]), Refused(0x9b)),
         fresh("[MQTT-3.1.3-10] will flag, no will in the payload", 4, v4(0x06, &[]), Closed),
         fresh("[MQTT-3.1.3-11] will topic is not UTF-8", 4, v4(0x06, &[&text(b"\xff"), &text("")]), Closed),
-        fresh("[MQTT-4.7.1-1] wildcard in the will topic", 5, v5(6, &[&[0], &text("Sensors/#"), &text("")]), Refused(0x90)),
+        fresh(
+            "[MQTT-4.7.1-1] wildcard in the will topic",
+            5,
+            v5(6, &[&[0], &text("Sensors/#"), &text("")]),
+            Refused(0x90),
+        ),
         fresh("3.1.1 [MQTT-3.1.2-22] password without user name", 4, v4(0x42, &[&text("p")]), Closed),
         fresh("[MQTT-3.1.3-12] user name is not UTF-8", 5, v5(0x82, &[&text(b"\xc3\x28")]), Refused(0x81)),
         fresh("[MQTT-3.1.3-4] client id is not UTF-8", 4, connect(4, 2, 60, &text(b"\xc0\x80")), Closed),
         fresh("[MQTT-1.5.4-1] surrogate in the client id", 4, connect(4, 2, 60, &text(b"\xed\xa0\x80")), Closed),
-        fresh("[MQTT-1.5.4-2] U+0000 in the client id", 5, connect(5, 2, 60, &[&[0][..], &text("a\0b")].concat()), Refused(0x81)),
+        fresh(
+            "[MQTT-1.5.4-2] U+0000 in the client id",
+            5,
+            connect(5, 2, 60, &[&[0][..], &text("a\0b")].concat()),
+            Refused(0x81),
+        ),
         fresh("a client id with a wildcard", 4, connect_as(4, "a/#"), Refused(2)),
         fresh("a client id with a wildcard", 5, connect_as(5, "+"), Refused(0x85)),
         fresh("3.1.1 [MQTT-3.1.3-8] clean session 0 without a client id", 4, connect(4, 0, 60, &text("")), Refused(2)),
@@ -107,10 +117,20 @@ fn connect_cases() -> Vec<Case> {
         fresh("bytes after the payload of CONNECT", 5, v5(2, &[b"x"]), Refused(0x81)),
         fresh("[MQTT-1.5.5-1] remaining length of five bytes", 4, vec![0x10, 0xff, 0xff, 0xff, 0xff, 1], Closed),
         fresh("[MQTT-1.5.5-1] remaining length longer than needed", 4, vec![0x10, 0x80, 0], Closed),
-        fresh("[MQTT-4.12.0-1] authentication method", 5, connect_with(&[&[21][..], &text("SCRAM")].concat()), Refused(0x8c)),
+        fresh(
+            "[MQTT-4.12.0-1] authentication method",
+            5,
+            connect_with(&[&[21][..], &text("SCRAM")].concat()),
+            Refused(0x8c),
+        ),
         fresh("receive maximum 0 (3.1.2.11.3)", 5, connect_with(&[33, 0, 0]), Refused(0x82)),
         fresh("maximum packet size 0 (3.1.2.11.4)", 5, connect_with(&[39, 0, 0, 0, 0]), Refused(0x82)),
-        fresh("session expiry given twice (3.1.2.11.2)", 5, connect_with(&[17, 0, 0, 0, 0, 17, 0, 0, 0, 0]), Refused(0x82)),
+        fresh(
+            "session expiry given twice (3.1.2.11.2)",
+            5,
+            connect_with(&[17, 0, 0, 0, 0, 17, 0, 0, 0, 0]),
+            Refused(0x82),
+        ),
         fresh("request problem information 2 (3.1.2.11.7)", 5, connect_with(&[23, 2]), Refused(0x82)),
         fresh("property of another packet (2.2.2.2)", 5, connect_with(&[35, 0, 1]), Refused(0x81)),
         fresh("unknown property 0x7f (2.2.2.2)", 5, connect_with(&[0x7f]), Refused(0x81)),
@@ -122,9 +142,8 @@ fn connect_cases() -> Vec<Case> {
 fn packet_cases() -> Vec<Case> {
     let mut all = Vec::new();
     let topic = |name: &'static str| move |level: u8| publish(level, name, b"{}", (0, false), 0);
-    let raw_topic = |bytes: &'static [u8]| move |level: u8| {
-        packet(0x30, &[&text(bytes)[..], &no_properties(level)].concat())
-    };
+    let raw_topic =
+        |bytes: &'static [u8]| move |level: u8| packet(0x30, &[&text(bytes)[..], &no_properties(level)].concat());
     let filter = |name: &'static str| move |level: u8| subscribe(level, 1, &[(name, 0)]);
     let raw = |bytes: &'static [u8]| move |_: u8| bytes.to_vec();
     all.extend(both("[MQTT-2.1.3-1] PINGREQ with flags", raw(&[0xc1, 0]), 0x81));
@@ -213,21 +232,14 @@ fn version_5_cases() -> Vec<Case> {
         case("server reference in DISCONNECT", vec![0xe0, 6, 0, 4, 28, 0, 1, b'a'], Disconnect(0x81)),
         wrong("[MQTT-4.12.0-1] AUTH without a method agreed upon", vec![0xf0, 0]),
         case("[MQTT-3.15.1-1] AUTH with flags", vec![0xf1, 0], Disconnect(0x81)),
-        case(
-            "an unknown table is a code in PUBACK",
-            publish(5, "$SYS/x", b"{}", (1, false), 9),
-            Bytes(vec![0x40]),
-        ),
+        case("an unknown table is a code in PUBACK", publish(5, "$SYS/x", b"{}", (1, false), 9), Bytes(vec![0x40])),
     ]
 }
 
 /// Sends a case's bytes and compares what comes back.
 fn run(case: &Case, addr: std::net::SocketAddr, send: fn(&mut Connection, &[u8])) -> Result<(), String> {
-    let mut connection = if case.connected {
-        Mqtt::open(addr, case.level, "").connection
-    } else {
-        Connection::open(addr)
-    };
+    let mut connection =
+        if case.connected { Mqtt::open(addr, case.level, "").connection } else { Connection::open(addr) };
     send(&mut connection, &case.bytes);
     let seen = match &case.answer {
         Bytes(wanted) => {

@@ -125,17 +125,26 @@ fn handshakes() {
         case("4.1 a key of 15 bytes", with("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25j").into(), 400),
         case("4.1 a key that is not base64", with("dGhlIHNhbXBsZSBub25jZQ==", "!!!lIHNhbXBsZSBub25jZQ==").into(), 400),
         case("4.1 HTTP/1.0", with("HTTP/1.1", "HTTP/1.0").into(), 505),
-        case("4.1 another origin, in run mode", handshake(addr, "/Sensors/", "Origin: http://evil.example\r\n").into(), 403),
+        case(
+            "4.1 another origin, in run mode",
+            handshake(addr, "/Sensors/", "Origin: http://evil.example\r\n").into(),
+            403,
+        ),
         case("4.1 a good one", good.clone().into(), 101),
     ];
-    each(&cases, 8, |case| case.name.into(), |case| {
-        let mut connection = Connection::open(addr);
-        connection.send(&case.bytes);
-        let response = connection.response_head().map_err(|e| e.to_string())?;
-        let version = response.header("sec-websocket-version");
-        let ok = response.status == case.code && (case.code != 426 || version == Some("13"));
-        if ok { Ok(()) } else { Err(format!("{response:?} instead of {}", case.code)) }
-    });
+    each(
+        &cases,
+        8,
+        |case| case.name.into(),
+        |case| {
+            let mut connection = Connection::open(addr);
+            connection.send(&case.bytes);
+            let response = connection.response_head().map_err(|e| e.to_string())?;
+            let version = response.header("sec-websocket-version");
+            let ok = response.status == case.code && (case.code != 426 || version == Some("13"));
+            if ok { Ok(()) } else { Err(format!("{response:?} instead of {}", case.code)) }
+        },
+    );
     bystander.check();
 }
 
