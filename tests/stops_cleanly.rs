@@ -196,7 +196,9 @@ fn waiting_connections_are_accepted_first() {
     for mut connection in waiting {
         connection.within(PATIENCE);
         let response = connection.response(false).expect("an answer, not a reset");
-        assert_eq!((response.status, response.header("connection")), (204, Some("close")));
+        assert_eq!(response.status, 204);
+        // Answered before the signal was seen it does not say `close`, but is closed all the same.
+        assert!(connection.read_to_close() && connection.rest().is_empty());
     }
     for mut client in clients {
         let (first, body) = client.expect();

@@ -45,7 +45,7 @@ pub struct Options {
     pub shards: usize,
     /// The application's folder; none: the demo's application, written beside the data.
     pub app: Option<PathBuf>,
-    /// The I/O driver, `uring` or `epoll`; none: TEST_IO, or else the server's own choice.
+    /// The I/O driver, `uring` or `epoll`; none: TABLECAST_TEST_IO, or else the server's own choice.
     pub io: Option<&'static str>,
     /// The data folder; none: one that is removed with the [`Server`].
     pub data: Option<PathBuf>,
@@ -95,7 +95,7 @@ impl Options {
         flag("--mqtt", &self.mqtt);
         flag("--data", &data.display().to_string());
         flag("--shards", &self.shards.to_string());
-        if let Some(io) = self.io.map(str::to_owned).or_else(|| std::env::var("TEST_IO").ok()) {
+        if let Some(io) = self.io.map(str::to_owned).or_else(|| std::env::var("TABLECAST_TEST_IO").ok()) {
             flag("--io", &io);
         }
         if !self.pin {
@@ -279,6 +279,7 @@ fn spawn(options: &Options, home: &Path) -> Result<Started, String> {
     let arguments = options.arguments(&app_of(options, home), &data_of(options, home));
     let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_tablecast"))
         .args(&arguments)
+        .env_remove("TABLECAST_TEST_IO")
         .envs(options.env.iter().cloned())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
