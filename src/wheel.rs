@@ -15,8 +15,8 @@ pub struct Wheel<T> {
 }
 
 impl<T> Wheel<T> {
-    pub fn new(now_us: u64) -> Wheel<T> {
-        Wheel { steps: (0..STEPS).map(|_| Vec::new()).collect(), at: now_us / STEP_US, count: 0 }
+    pub fn new(ticks_us: u64) -> Wheel<T> {
+        Wheel { steps: (0..STEPS).map(|_| Vec::new()).collect(), at: ticks_us / STEP_US, count: 0 }
     }
 
     fn step(&self, deadline_us: u64) -> u64 {
@@ -35,8 +35,8 @@ impl<T> Wheel<T> {
     }
 
     /// Moves everything whose place has come up into `due`.
-    pub fn advance(&mut self, now_us: u64, due: &mut Vec<T>) {
-        let target = now_us / STEP_US;
+    pub fn advance(&mut self, ticks_us: u64, due: &mut Vec<T>) {
+        let target = ticks_us / STEP_US;
         // After a long sleep one turn of the wheel has seen everything.
         let from = self.at.max(target.saturating_sub(STEPS));
         for step in from..target {

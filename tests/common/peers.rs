@@ -539,7 +539,7 @@ impl Drop for Subscriber {
 }
 
 /// A program of `tests/clients` with the arguments all of them take.
-pub(super) fn program_command(program: &str, flags: &[&str], at: &Endpoints) -> Command {
+pub fn program_command(program: &str, flags: &[&str], at: &Endpoints) -> Command {
     let clients = clients::setup();
     let mut command = if program.ends_with(".py") {
         let mut command = Command::new(&clients.python);

@@ -45,6 +45,8 @@ pub struct Options {
     pub shards: usize,
     /// The application's folder; none: the demo's application, written beside the data.
     pub app: Option<PathBuf>,
+    /// The application inside the binary instead.
+    pub built_in: bool,
     /// The I/O driver, `uring` or `epoll`; none: TABLECAST_TEST_IO, or else the server's own choice.
     pub io: Option<&'static str>,
     /// The data folder; none: one that is removed with the [`Server`].
@@ -65,6 +67,7 @@ impl Default for Options {
             command: "run",
             shards: 2,
             app: None,
+            built_in: false,
             io: None,
             data: None,
             http: "127.0.0.1:0".into(),
@@ -89,17 +92,18 @@ impl Options {
 
     /// The command line: the one place to change when the server's flags do.
     fn arguments(&self, app: &Path, data: &Path) -> Vec<String> {
-        let mut all = vec![self.command.to_owned(), app.display().to_string()];
+        let mut all = vec![self.command.to_owned()];
+        if !self.built_in {
+            all.push(app.display().to_string());
+        }
         let mut flag = |name: &str, value: &str| all.extend([name.to_owned(), value.to_owned()]);
         flag("--http", &self.http);
         flag("--mqtt", &self.mqtt);
         flag("--data", &data.display().to_string());
         flag("--shards", &self.shards.to_string());
+        flag("--pin", &self.pin.to_string());
         if let Some(io) = self.io.map(str::to_owned).or_else(|| std::env::var("TABLECAST_TEST_IO").ok()) {
             flag("--io", &io);
-        }
-        if !self.pin {
-            flag("--pin", "false");
         }
         all.extend(self.args.iter().cloned());
         all

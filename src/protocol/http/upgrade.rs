@@ -78,7 +78,7 @@ impl HttpSession {
     ) -> Upgrade {
         let catalog = context.catalog;
         let refuse = |what: String| Upgrade::WebSocket { target: Err((CLOSE_UNEXPECTED, what)), format: Format::Json };
-        let Some(resolved) = catalog.ws.resolve(decoded.trim_start_matches('/')) else {
+        let Some(resolved) = catalog.ws.resolve(decoded.strip_prefix('/').unwrap_or(decoded)) else {
             return refuse(format!("No resource was found to handle {decoded}"));
         };
         if !request.query.is_empty() {

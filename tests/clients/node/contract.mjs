@@ -33,6 +33,7 @@ export function args() {
       username: { type: 'string' },
       password: { type: 'string' },
       page: { type: 'string' },
+      shots: { type: 'string' },
     },
   });
   return { ...values, qos: Number(values.qos), v5: values['mqtt-version'] === '5' };
