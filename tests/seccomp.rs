@@ -13,6 +13,7 @@ use std::process::{Child, Command, Stdio};
 /// The program without io_uring.
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tablecast"));
+    command.env_remove("TABLECAST_TEST_IO");
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // SAFETY: between fork and exec only prctl is called, which is async-signal-safe; nothing is allocated.
     unsafe { command.pre_exec(forbid_io_uring) };

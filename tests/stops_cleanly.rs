@@ -225,6 +225,7 @@ fn sigint_stops_at_once() {
 /// Runs the binary to its end in a folder.
 fn run(folder: &Path, args: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tablecast"));
+    command.env_remove("TABLECAST_TEST_IO");
     let Output { status, stdout, stderr } = command.current_dir(folder).args(args).output().expect("run tablecast");
     (status.code(), String::from_utf8_lossy(&stdout).into_owned(), String::from_utf8_lossy(&stderr).into_owned())
 }
