@@ -311,7 +311,8 @@ impl Shard {
     pub fn storage_complete(&mut self, completion: StorageCompletion) -> io::Result<()> {
         let result = self.log.complete(completion, self.ticks_us);
         let durable = self.log.durable_seq();
-        while let Some(pending) = self.pending.pop_front_if(|pending| pending.seq <= durable) {
+        while self.pending.front().is_some_and(|pending| pending.seq <= durable) {
+            let Some(pending) = self.pending.pop_front() else { break };
             self.send_data(pending.from, Data::Outcome { token: pending.token, outcome: pending.outcome });
         }
         self.apply_deferred();

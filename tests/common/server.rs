@@ -167,6 +167,11 @@ impl Server {
         data_of(&self.options, self.home.path())
     }
 
+    /// The folder that holds what is this server's own.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
     pub fn app(&self) -> PathBuf {
         app_of(&self.options, self.home.path())
     }

@@ -71,6 +71,8 @@ pub struct MqttSession {
     /// The CONNACK that is sent when the client identifier is ours.
     connack: Option<Box<(ConnAckParts, bool)>>,
     wants_problem_information: bool,
+    /// The server is about to stop: nothing more is read, what is owed is still acknowledged.
+    stopping: bool,
     ended: bool,
 }
 
@@ -118,6 +120,7 @@ impl MqttSession {
             first_tag: 0,
             connack: None,
             wants_problem_information: true,
+            stopping: false,
             ended: false,
         }
     }
@@ -480,7 +483,8 @@ impl Session for MqttSession {
         if matches!(self.state, State::Closing) {
             return (input.len(), Flow::Continue);
         }
-        if matches!(self.state, State::Joining) || self.subscribing.is_some() || !context.shard.has_room() {
+        let waits = matches!(self.state, State::Joining) || self.subscribing.is_some() || self.stopping;
+        if waits || !context.shard.has_room() {
             return (0, Flow::Blocked);
         }
         let packet_bytes_max = context.shard.limits().packet_bytes_max;
@@ -552,7 +556,8 @@ impl Session for MqttSession {
 
     fn stop(&mut self, context: &mut Context<'_>) -> Flow {
         if !self.owed.is_empty() {
-            return Flow::Continue; // acknowledgements first
+            self.stopping = true; // acknowledgements first; a busy publisher must not put the end off
+            return Flow::Continue;
         }
         self.say_goodbye(context, &Goodbye::new(reason::SERVER_SHUTTING_DOWN, "the server is shutting down"))
     }
