@@ -204,7 +204,7 @@ impl<'a> Record<'a> {
         };
         let key_end = RECORD_HEADER_BYTES + usize::from(u16_at(header, 16));
         let document_end = key_end.checked_add(u32_at(header, 20) as usize)?;
-        if length > bytes.len() || length % ALIGNMENT != 0 || document_end > length {
+        if length > bytes.len() || !length.is_multiple_of(ALIGNMENT) || document_end > length {
             return None;
         }
         let record = Record {
