@@ -59,6 +59,8 @@ pub struct Connection {
     pub opened_us: u64,
     pub heard: bool,
     pub sending_since_us: Option<u64>,
+    /// When its place in the wheel comes up; other places that it had count for nothing.
+    pub comes_up_us: u64,
 }
 
 /// What all calls of sessions need from their thread.
@@ -69,10 +71,10 @@ pub struct Surroundings<'a> {
 }
 
 impl Connection {
-    pub fn open(kind: Kind, slot: Slot, address: IpAddr, now_us: u64) -> Connection {
+    pub fn open(kind: Kind, slot: Slot, address: IpAddr, ticks_us: u64) -> Connection {
         let session: Box<dyn Session> = match kind {
-            Kind::Http => Box::new(HttpSession::new(now_us)),
-            Kind::Mqtt => Box::new(MqttSession::new(now_us, None, Format::Json)),
+            Kind::Http => Box::new(HttpSession::new(ticks_us)),
+            Kind::Mqtt => Box::new(MqttSession::new(ticks_us, None, Format::Json)),
         };
         Connection {
             slot,
@@ -83,9 +85,10 @@ impl Connection {
             blocked: false,
             paused: false,
             peer_ended: false,
-            opened_us: now_us,
+            opened_us: ticks_us,
             heard: false,
             sending_since_us: None,
+            comes_up_us: u64::MAX,
         }
     }
 
@@ -199,7 +202,7 @@ impl Connection {
                     (Box::new(session), flow)
                 }
                 Upgrade::MqttOverWebSocket { incoming, outgoing } => {
-                    let inner = Box::new(MqttSession::new(context.now_us(), incoming, outgoing));
+                    let inner = Box::new(MqttSession::new(context.ticks_us(), incoming, outgoing));
                     (Box::new(TunnelSession::new(inner)), Flow::Continue)
                 }
             }
@@ -219,7 +222,7 @@ impl Connection {
     /// Ends the session; what it wrote still goes out.
     pub fn close(&mut self, around: &mut Surroundings<'_>) {
         if self.state == State::Open {
-            self.state = State::Draining { since_us: around.shard.now_us() };
+            self.state = State::Draining { since_us: around.shard.ticks_us() };
             self.carry = Vec::new();
             self.call(around, |session, context| session.end(context));
         }
@@ -247,8 +250,8 @@ impl Connection {
 
     /// Its deadline has passed. True: break the connection off.
     pub fn expire(&mut self, around: &mut Surroundings<'_>) -> bool {
-        let now_us = around.shard.now_us();
-        let stalled = self.sending_since_us.is_some_and(|since| now_us >= since + SEND_STALL_US);
+        let ticks_us = around.shard.ticks_us();
+        let stalled = self.sending_since_us.is_some_and(|since| ticks_us >= since + SEND_STALL_US);
         match self.state {
             State::Open if stalled => {
                 self.close(around);

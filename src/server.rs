@@ -8,7 +8,7 @@ use crate::protocol::frames::FrameEncoder;
 use crate::reactor::uring::Uring;
 use crate::reactor::{self, EventFd, Reactor};
 use crate::settings::{Address, DeletePayload, Driver, Mode, Settings};
-use crate::shard_thread::{DRAIN, Parts, STOP, ShardThread, Shared};
+use crate::shard_thread::{DRAIN, Failure, Parts, STOP, ShardThread, Shared};
 use shards::limits::Limits;
 use shards::link::{Links, Wake, mesh};
 use shards::log::recover::{Recovery, RecoveryError};
@@ -42,6 +42,8 @@ pub enum ServerError {
     Driver(String),
     /// A flush failed.
     Disk(io::Error),
+    /// A thread panicked: a fault of this program.
+    Bug,
 }
 
 impl ServerError {
@@ -64,6 +66,7 @@ impl std::fmt::Display for ServerError {
             ServerError::Io { what, error } => write!(f, "{what}: {error}"),
             ServerError::Driver(why) => write!(f, "--io uring: {why}"),
             ServerError::Disk(error) => write!(f, "the disk failed: {error}"),
+            ServerError::Bug => f.write_str("a thread panicked; the server cannot go on without it"),
         }
     }
 }
@@ -272,12 +275,16 @@ fn start_thread(
             warn!(shard = parts.shard.index(), core, "not pinned: {error}");
         }
         let wake = parts.wake.clone();
-        let result = if uring {
-            Uring::new(wake).map_err(io_error("io_uring")).and_then(|own| turn(own, parts, sockets, &events))
-        } else {
-            let own = reactor::epoll::Epoll::new(wake).map_err(io_error("epoll"));
-            own.and_then(|own| turn(own, parts, sockets, &events))
+        let life = || {
+            if uring {
+                Uring::new(wake).map_err(io_error("io_uring")).and_then(|own| turn(own, parts, sockets, &events))
+            } else {
+                let own = reactor::epoll::Epoll::new(wake).map_err(io_error("epoll"));
+                own.and_then(|own| turn(own, parts, sockets, &events))
+            }
         };
+        // A server that has lost a shard must not look alive.
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(life)).unwrap_or(Err(ServerError::Bug));
         let _ = events.send(Event::Ended(result));
     };
     std::thread::Builder::new().name(name).spawn(body).map_err(io_error("thread"))
@@ -294,7 +301,10 @@ fn turn<R: Reactor>(
         reactor.listen(socket).map_err(io_error("listening socket"))?;
     }
     let _ = events.send(Event::Ready);
-    ShardThread::new(reactor, parts).run().map_err(ServerError::Disk)
+    ShardThread::new(reactor, parts).run().map_err(|failure| match failure {
+        Failure::Disk(error) => ServerError::Disk(error),
+        Failure::Reactor(error) => ServerError::Io { what: "reactor", error },
+    })
 }
 
 /// Announces the server, and sees it through to its end.

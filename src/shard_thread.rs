@@ -15,7 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tracing::{error, info, warn};
 
 /// How long connections have to go by themselves when the server drains.
@@ -49,6 +49,13 @@ pub struct Parts {
     pub kinds: Vec<Kind>,
 }
 
+/// Why a thread cannot go on.
+#[derive(Debug)]
+pub enum Failure {
+    Disk(io::Error),
+    Reactor(io::Error),
+}
+
 type Created = (u32, io::Result<Box<dyn SegmentMap>>);
 
 pub struct ShardThread<R> {
@@ -64,6 +71,8 @@ pub struct ShardThread<R> {
     connections: Vec<Option<Connection>>,
     open: usize,
     wheel: Wheel<Slot>,
+    /// Deadlines are counted from here.
+    started: Instant,
     /// Sessions that found no room for commands; tried again each turn.
     starved: Vec<Slot>,
     /// The segment that was written last, and its descriptor.
@@ -73,6 +82,7 @@ pub struct ShardThread<R> {
     finished: bool,
 }
 
+/// The wall clock.
 fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_micros() as u64)
 }
@@ -91,7 +101,8 @@ impl<R: Reactor> ShardThread<R> {
             kinds,
             connections: Vec::new(),
             open: 0,
-            wheel: Wheel::new(now_us()),
+            wheel: Wheel::new(0),
+            started: Instant::now(),
             starved: Vec::new(),
             segment: None,
             creations: mpsc::channel(),
@@ -100,19 +111,20 @@ impl<R: Reactor> ShardThread<R> {
         }
     }
 
-    /// Turns until the server stops. An error is the disk's, or the reactor's.
-    pub fn run(mut self) -> io::Result<()> {
+    /// Turns until the server stops.
+    pub fn run(mut self) -> Result<(), Failure> {
         let mut completions = Vec::new();
         let mut due = Vec::new();
         let mut dirty = Vec::new();
         let mut busy = true;
         loop {
             let timeout = if busy || !self.shard.may_sleep() { Some(Duration::ZERO) } else { self.sleep_for() };
-            self.reactor.poll(timeout, &mut completions)?;
+            self.reactor.poll(timeout, &mut completions).map_err(Failure::Reactor)?;
             self.shard.wake_up();
-            self.shard.begin_turn(now_us());
+            let ticks_us = self.ticks_us();
+            self.shard.begin_turn(now_us(), ticks_us);
             for completion in completions.drain(..) {
-                self.on_completion(completion)?;
+                self.on_completion(completion).map_err(Failure::Disk)?;
             }
             self.reactor.recycle();
             busy = self.shard.receive();
@@ -123,17 +135,21 @@ impl<R: Reactor> ShardThread<R> {
                 return Ok(());
             }
             self.tell_sessions();
-            self.serve_disk()?;
+            self.serve_disk().map_err(Failure::Disk)?;
             self.send(&mut dirty);
             self.shard.end_turn();
             busy |= !self.starved.is_empty() && self.shard.has_room();
         }
     }
 
+    fn ticks_us(&self) -> u64 {
+        self.started.elapsed().as_micros() as u64
+    }
+
     /// How long the thread may sleep if nothing happens.
     fn sleep_for(&self) -> Option<Duration> {
         let next = [self.wheel.next_us(), self.shard.deadline_us()].into_iter().flatten().min();
-        let mut wait = next.map(|at| Duration::from_micros(at.saturating_sub(now_us())));
+        let mut wait = next.map(|at| Duration::from_micros(at.saturating_sub(self.ticks_us())));
         if self.stop_at_us.is_some() {
             let poll = Duration::from_millis(10);
             wait = Some(wait.map_or(poll, |wait| wait.min(poll)));
@@ -160,12 +176,25 @@ impl<R: Reactor> ShardThread<R> {
             if connection.paused { self.reactor.pause(slot) } else { self.reactor.resume(slot) }
         }
         self.close_if_sent(slot);
+        self.schedule(slot);
+    }
+
+    /// A deadline may have come nearer than its place in the wheel: it takes another one.
+    fn schedule(&mut self, slot: Slot) {
+        let place = self.connections.get_mut(slot.index as usize).and_then(Option::as_mut);
+        let Some(connection) = place.filter(|connection| connection.slot == slot) else { return };
+        let deadline = connection.deadline();
+        let comes_up_us = self.wheel.comes_up_us(deadline);
+        if comes_up_us < connection.comes_up_us && connection.state != State::Closed {
+            connection.comes_up_us = comes_up_us;
+            self.wheel.insert(deadline, slot);
+        }
     }
 
     /// A connection whose session has ended goes when its last byte has been sent.
     fn close_if_sent(&mut self, slot: Slot) {
         let shard = self.shard.index();
-        let now_us = self.shard.now_us();
+        let ticks_us = self.shard.ticks_us();
         let Some(connection) = self.connections.get_mut(slot.index as usize).and_then(Option::as_mut) else { return };
         if !matches!(connection.state, State::Draining { .. }) || connection.slot != slot {
             return;
@@ -178,9 +207,8 @@ impl<R: Reactor> ShardThread<R> {
             self.reactor.close(slot);
         } else {
             // Closing with unread bytes would reset the connection, and the peer might lose our last words.
-            connection.state = State::Lingering { since_us: now_us };
+            connection.state = State::Lingering { since_us: ticks_us };
             self.reactor.finish(slot);
-            self.wheel.insert(connection.deadline(), slot);
         }
     }
 
@@ -248,11 +276,11 @@ impl<R: Reactor> ShardThread<R> {
         if index >= self.connections.len() {
             self.connections.resize_with(index + 1, || None);
         }
-        let connection = Connection::open(kind, slot, peer.ip(), self.shard.now_us());
+        let connection = Connection::open(kind, slot, peer.ip(), self.shard.ticks_us());
         self.shard.outboxes.open(connection.reference(self.shard.index()));
-        self.wheel.insert(connection.deadline(), slot);
         self.connections[index] = Some(connection);
         self.open += 1;
+        self.schedule(slot);
     }
 
     fn sent(&mut self, slot: Slot, buffer: SendBuffer, result: &io::Result<()>) {
@@ -262,11 +290,17 @@ impl<R: Reactor> ShardThread<R> {
         let reference = connection.reference(shard);
         if self.shard.outboxes.sent(reference, buffer) {
             self.shard.resume_scans(reference);
+            self.with(slot, |connection, around| {
+                if connection.blocked && connection.state == State::Open {
+                    connection.retry(around);
+                }
+            });
         }
         if result.is_err() {
             return self.break_off(slot);
         }
         self.close_if_sent(slot);
+        self.schedule(slot);
     }
 
     /// Hands completions of the shard to the sessions they are for, until there are no more.
@@ -298,23 +332,19 @@ impl<R: Reactor> ShardThread<R> {
     }
 
     fn expire(&mut self, due: &mut Vec<Slot>) {
-        let now_us = self.shard.now_us();
-        self.wheel.advance(now_us, due);
+        let ticks_us = self.shard.ticks_us();
+        self.wheel.advance(ticks_us, due);
         for slot in due.drain(..) {
-            let Some(connection) = self.connection(slot) else { continue };
-            if connection.deadline() <= now_us {
+            let Some(connection) = self.connection(slot).filter(|own| own.comes_up_us <= ticks_us) else { continue };
+            connection.comes_up_us = u64::MAX; // it stands nowhere now
+            if connection.deadline() <= ticks_us {
                 let mut give_up = false;
                 self.with(slot, |connection, around| give_up = connection.expire(around));
                 if give_up {
                     self.break_off(slot);
                 }
             }
-            if let Some(connection) = self.connection(slot)
-                && connection.state != State::Closed
-            {
-                let deadline = connection.deadline();
-                self.wheel.insert(deadline, slot);
-            }
+            self.schedule(slot);
         }
     }
 
@@ -324,17 +354,17 @@ impl<R: Reactor> ShardThread<R> {
         if phase == RUN {
             return false;
         }
-        let now_us = self.shard.now_us();
+        let ticks_us = self.shard.ticks_us();
         if self.stop_at_us.is_none() {
             info!(shard = self.shard.index(), connections = self.open, "stopping");
             self.reactor.stop_listening();
-            self.stop_at_us = Some(now_us + DRAIN_US);
+            self.stop_at_us = Some(ticks_us + DRAIN_US);
         }
-        let out_of_time = phase == STOP || self.stop_at_us.is_some_and(|at| now_us >= at);
+        let out_of_time = phase == STOP || self.stop_at_us.is_some_and(|at| ticks_us >= at);
         let slots: Vec<Slot> = self.connections.iter().flatten().map(|connection| connection.slot).collect();
         for slot in slots {
             let Some(connection) = self.connection(slot) else { continue };
-            let newcomer = !connection.heard && now_us < connection.opened_us + NEWCOMER_US;
+            let newcomer = !connection.heard && ticks_us < connection.opened_us + NEWCOMER_US;
             if out_of_time {
                 self.with(slot, |connection, around| connection.stop(around));
                 self.break_off(slot);
@@ -346,9 +376,9 @@ impl<R: Reactor> ShardThread<R> {
         if idle && !std::mem::replace(&mut self.finished, true) {
             self.shared.finished.fetch_add(1, Ordering::AcqRel);
         }
-        // Others may still need this shard: all go together.
+        // Others may still need this shard: all go together, and each when its own last events are on disk.
         let all = self.shared.finished.load(Ordering::Acquire) >= self.shard.shards();
-        all || self.stop_at_us.is_some_and(|at| now_us >= at + DRAIN_US)
+        (all && idle) || self.stop_at_us.is_some_and(|at| ticks_us >= at + DRAIN_US)
     }
 
     /// Does what the log asks of the disk.
@@ -389,15 +419,17 @@ impl<R: Reactor> ShardThread<R> {
     /// One send for each connection that something was written to in this turn.
     fn send(&mut self, dirty: &mut Vec<u32>) {
         self.shard.outboxes.take_dirty(dirty);
-        let now_us = self.shard.now_us();
+        let ticks_us = self.shard.ticks_us();
         for index in dirty.drain(..) {
             let Some(connection) = self.connections.get_mut(index as usize).and_then(Option::as_mut) else { continue };
             if connection.state == State::Closed {
                 continue;
             }
             if let Some(buffer) = self.shard.outboxes.take(index) {
-                connection.sending_since_us = Some(now_us);
-                self.reactor.send(connection.slot, buffer);
+                connection.sending_since_us = Some(ticks_us);
+                let slot = connection.slot;
+                self.reactor.send(slot, buffer);
+                self.schedule(slot);
             }
         }
     }

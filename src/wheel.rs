@@ -1,5 +1,6 @@
-//! The one timer wheel of a shard thread. Each connection stands in it once; when its place comes up it is asked for its
-//! deadline anew, and put back if that has moved. Moving a deadline therefore costs nothing.
+//! The one timer wheel of a shard thread. When a connection's place comes up it is asked for its deadline anew, and put
+//! back if that has moved. Moving a deadline further away therefore costs nothing; one that comes nearer takes another
+//! place, and the old place counts for nothing.
 
 /// Microseconds of one step.
 const STEP_US: u64 = 100_000;
@@ -14,20 +15,28 @@ pub struct Wheel<T> {
 }
 
 impl<T> Wheel<T> {
-    pub fn new(now_us: u64) -> Wheel<T> {
-        Wheel { steps: (0..STEPS).map(|_| Vec::new()).collect(), at: now_us / STEP_US, count: 0 }
+    pub fn new(ticks_us: u64) -> Wheel<T> {
+        Wheel { steps: (0..STEPS).map(|_| Vec::new()).collect(), at: ticks_us / STEP_US, count: 0 }
     }
 
-    /// `item` comes up soon after `deadline_us`, or earlier.
+    fn step(&self, deadline_us: u64) -> u64 {
+        (deadline_us / STEP_US + 1).clamp(self.at + 1, self.at + STEPS - 1)
+    }
+
+    /// When an item with this deadline would come up: soon after it, or earlier.
+    pub fn comes_up_us(&self, deadline_us: u64) -> u64 {
+        self.step(deadline_us) * STEP_US
+    }
+
     pub fn insert(&mut self, deadline_us: u64, item: T) {
-        let step = (deadline_us / STEP_US + 1).clamp(self.at + 1, self.at + STEPS - 1);
+        let step = self.step(deadline_us);
         self.steps[(step % STEPS) as usize].push(item);
         self.count += 1;
     }
 
     /// Moves everything whose place has come up into `due`.
-    pub fn advance(&mut self, now_us: u64, due: &mut Vec<T>) {
-        let target = now_us / STEP_US;
+    pub fn advance(&mut self, ticks_us: u64, due: &mut Vec<T>) {
+        let target = ticks_us / STEP_US;
         // After a long sleep one turn of the wheel has seen everything.
         let from = self.at.max(target.saturating_sub(STEPS));
         for step in from..target {

@@ -18,6 +18,8 @@ impl Default for Limits {
 
 /// Default for [`Limits::packet_bytes_max`]: documents are records, not files.
 pub const PACKET_BYTES_MAX: usize = 1 << 20;
+/// CONNECT packet: memory that a client is given before it has said who it is.
+pub const CONNECT_BYTES_MAX: usize = 128 << 10;
 /// The highest value an operator may give [`Limits::packet_bytes_max`]: a record must fit a segment several times.
 pub const PACKET_BYTES_CEILING: usize = 16 << 20;
 /// Default for [`Limits::outbox_bytes_max`]: a third of a second of stall at 100,000 small frames a second.

@@ -250,19 +250,21 @@ impl Outboxes {
         outbox.stalled
     }
 
-    /// Writes of the protocol itself: acknowledgements, responses. They may use the reserve beyond the bound.
+    /// Writes of the protocol itself: acknowledgements, responses. They may use the reserve beyond the bound; who
+    /// writes more while that is used up is disconnected.
     pub fn write(&mut self, connection: ConnectionRef, body: impl FnOnce(&mut Vec<u8>)) {
         let bound = self.bytes_max + OUTBOX_RESERVE_BYTES;
         let buffer = self.ready_buffer(connection);
         let Some(outbox) = self.get(connection) else { return };
         outbox.waiting.bytes = buffer;
-        let before = outbox.waiting.bytes.len();
-        body(&mut outbox.waiting.bytes);
-        outbox.bytes += outbox.waiting.bytes.len() - before;
         if outbox.bytes > bound && !outbox.overflowed {
             outbox.overflowed = true;
             self.overflowed.push(connection);
         }
+        let outbox = &mut self.boxes[connection.index as usize];
+        let before = outbox.waiting.bytes.len();
+        body(&mut outbox.waiting.bytes);
+        outbox.bytes += outbox.waiting.bytes.len() - before;
         self.mark(connection.index);
     }
 
@@ -332,25 +334,22 @@ impl Outboxes {
 
     /// The connection has acknowledged a message. False: there was none with this packet identifier.
     pub fn acknowledge(&mut self, connection: ConnectionRef, packet_id: u16) -> bool {
-        let mut buffer = self.ready_buffer(connection);
-        let Some(outbox) = self.get(connection) else { return false };
-        std::mem::swap(&mut outbox.waiting.bytes, &mut buffer);
-        let Some(window) = &mut outbox.window else { return false };
-        let known = window.free(packet_id);
-        if known && !window.waiting.is_empty() {
-            if let (Some(id), Some((bytes, at))) = (window.take(), window.waiting.pop_front()) {
-                if bytes.len() < FRAME_SHARE_BYTES_MIN {
-                    append(&mut outbox.waiting, &bytes, Some((at, id)));
-                } else {
-                    append_shared(&mut outbox.waiting, bytes, Some((at, id)));
-                }
-            }
-            self.mark(connection.index);
-        } else if outbox.waiting.is_empty() {
-            let unused = std::mem::take(&mut outbox.waiting.bytes);
-            self.recycle(unused);
+        let Some(window) = self.get(connection).and_then(|outbox| outbox.window.as_mut()) else { return false };
+        if !window.free(packet_id) {
+            return false;
         }
-        known
+        let Some((bytes, at)) = window.waiting.pop_front() else { return true };
+        let packet_id = window.take().map(|id| (at, id));
+        let buffer = self.ready_buffer(connection);
+        let waiting = &mut self.boxes[connection.index as usize].waiting;
+        waiting.bytes = buffer;
+        if bytes.len() < FRAME_SHARE_BYTES_MIN {
+            append(waiting, &bytes, packet_id);
+        } else {
+            append_shared(waiting, bytes, packet_id);
+        }
+        self.mark(connection.index);
+        true
     }
 
     /// Connections with something to send, to be asked with [`Outboxes::take`].

@@ -62,6 +62,7 @@ struct OpenScan {
 pub struct Shard {
     index: u16,
     now_us: u64,
+    ticks_us: u64,
     limits: Limits,
     tables: Vec<Table>,
     log: Log,
@@ -134,6 +135,7 @@ impl Shard {
         let shard = Shard {
             index: parts.index,
             now_us: 0,
+            ticks_us: 0,
             limits: parts.limits,
             tables,
             log,
@@ -171,9 +173,14 @@ impl Shard {
         &self.limits
     }
 
-    /// The time of this turn, in microseconds since 1970.
+    /// The wall time of this turn, in microseconds since 1970: for stamps.
     pub fn now_us(&self) -> u64 {
         self.now_us
+    }
+
+    /// The time of this turn on a clock that never jumps, in microseconds: for deadlines.
+    pub fn ticks_us(&self) -> u64 {
+        self.ticks_us
     }
 
     pub fn table(&self, id: TableId) -> &Table {
@@ -194,8 +201,10 @@ impl Shard {
         self.outstanding < COMMANDS_OUTSTANDING_MAX
     }
 
-    pub fn begin_turn(&mut self, now_us: u64) {
+    /// `now_us` is the wall time, `ticks_us` a clock that never jumps.
+    pub fn begin_turn(&mut self, now_us: u64, ticks_us: u64) {
         self.now_us = now_us;
+        self.ticks_us = ticks_us;
         self.apply_deferred();
     }
 
@@ -294,13 +303,13 @@ impl Shard {
 
     /// What the disk is to do now; asked until it gives nothing.
     pub fn storage_request(&mut self) -> Option<StorageRequest> {
-        self.log.request(self.now_us)
+        self.log.request(self.ticks_us)
     }
 
     /// The disk has answered. An error of a flush fences the shard: the server must stop, and nothing that waited is
     /// acknowledged.
     pub fn storage_complete(&mut self, completion: StorageCompletion) -> io::Result<()> {
-        let result = self.log.complete(completion, self.now_us);
+        let result = self.log.complete(completion, self.ticks_us);
         let durable = self.log.durable_seq();
         while let Some(pending) = self.pending.pop_front_if(|pending| pending.seq <= durable) {
             self.send_data(pending.from, Data::Outcome { token: pending.token, outcome: pending.outcome });
@@ -313,7 +322,7 @@ impl Shard {
         self.log.is_fenced()
     }
 
-    /// When a turn is due though nothing happens.
+    /// When a turn is due though nothing happens, on the clock of [`Shard::ticks_us`].
     pub fn deadline_us(&self) -> Option<u64> {
         self.log.retry_at_us()
     }
@@ -348,7 +357,11 @@ impl Shard {
 
     /// Whether nothing waits for the disk, for peers or for sessions.
     pub fn is_idle(&self) -> bool {
-        self.log.is_clean() && self.pending.is_empty() && self.deferred.is_empty() && self.completions.is_empty()
+        self.outstanding == 0
+            && self.log.is_clean()
+            && self.pending.is_empty()
+            && self.deferred.is_empty()
+            && self.completions.is_empty()
     }
 
     fn next_generation(&mut self) -> u32 {

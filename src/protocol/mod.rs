@@ -77,9 +77,9 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// The time of this turn, in microseconds since 1970.
-    pub fn now_us(&self) -> u64 {
-        self.shard.now_us()
+    /// The time of this turn, in microseconds, on a clock that never jumps: for deadlines.
+    pub fn ticks_us(&self) -> u64 {
+        self.shard.ticks_us()
     }
 
     /// Writes one packet or response into the outbox.
@@ -139,7 +139,7 @@ pub trait Session: Send {
     /// Something that it asked of the shard is done.
     fn complete(&mut self, context: &mut Context<'_>, completion: Completion) -> Flow;
 
-    /// When [`Session::expire`] is due, if nothing happens before; in microseconds since 1970.
+    /// When [`Session::expire`] is due, if nothing happens before; on the clock of [`Context::ticks_us`].
     fn deadline(&self) -> Option<u64>;
 
     fn expire(&mut self, context: &mut Context<'_>) -> Flow;

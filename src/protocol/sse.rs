@@ -30,7 +30,7 @@ impl SseSession {
             retain_as_published: false,
             snapshot: true,
         });
-        SseSession { subscription: Some(subscription), next_comment_us: context.now_us() + COMMENT_US }
+        SseSession { subscription: Some(subscription), next_comment_us: context.ticks_us() + COMMENT_US }
     }
 
     fn leave(&mut self, context: &mut Context<'_>) {
@@ -69,7 +69,7 @@ impl Session for SseSession {
         if context.shard.outboxes.bytes(context.connection) == 0 {
             context.write(|out| write_chunk(b":\n\n", out));
         }
-        self.next_comment_us = context.now_us() + COMMENT_US;
+        self.next_comment_us = context.ticks_us() + COMMENT_US;
         Flow::Continue
     }
 

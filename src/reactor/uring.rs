@@ -98,13 +98,14 @@ struct BufferRing {
 impl BufferRing {
     fn new(ring: &IoUring) -> io::Result<BufferRing> {
         let map = |length: usize| {
+            // Populated: no page fault while receiving, and what a shard costs is paid at start.
             // SAFETY: a fresh private anonymous map; nothing else refers to it.
             let at = unsafe {
                 libc::mmap(
                     std::ptr::null_mut(),
                     length,
                     libc::PROT_READ | libc::PROT_WRITE,
-                    libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                    libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE,
                     -1,
                     0,
                 )

@@ -174,10 +174,10 @@ pub const SETTINGS: &[Key] = &[
         key: "packetBytesMax",
         flag: "packet-bytes-max",
         value_name: "SIZE",
-        help: "Largest MQTT packet, WebSocket message or request body: 1KiB to 256MiB [default: 1MiB]",
+        help: "Largest MQTT packet, WebSocket message or request body: 1KiB to 16MiB [default: 1MiB]",
         is_list: false,
         set: |settings, text| {
-            let (min, max) = (("1KiB", 1 << 10), ("256MiB", 256 << 20));
+            let (min, max) = (("1KiB", 1 << 10), ("16MiB", shards::limits::PACKET_BYTES_CEILING));
             size(text, min, max).map(|value| settings.limits.packet_bytes_max = value)
         },
     },

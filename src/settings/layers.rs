@@ -314,7 +314,7 @@ mod tests {
             ),
             (
                 "limits: {packetBytesMax: 512}\n",
-                "tablecast.yaml:1:26: error: limits.packetBytesMax: `512` is not valid (expected 1KiB..=256MiB)",
+                "tablecast.yaml:1:26: error: limits.packetBytesMax: `512` is not valid (expected 1KiB..=16MiB)",
             ),
             (
                 "limits: {outboxBytesMax: 4MB}\n",

@@ -133,6 +133,28 @@ impl Connection {
         }
     }
 
+    /// The first `n` bytes, left where they are: a deadline that passes meanwhile loses nothing.
+    pub fn ahead(&mut self, n: usize) -> io::Result<&[u8]> {
+        while self.buffer.len() < n {
+            if !self.fill()? {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(&self.buffer[..n])
+    }
+
+    /// The length of what comes before `mark`, left where it is.
+    pub fn ahead_until(&mut self, mark: &[u8]) -> io::Result<usize> {
+        loop {
+            if let Some(at) = self.buffer.windows(mark.len()).position(|w| w == mark) {
+                return Ok(at);
+            }
+            if !self.fill()? {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
     /// Takes exactly `n` bytes.
     pub fn take(&mut self, n: usize) -> io::Result<Vec<u8>> {
         while self.buffer.len() < n {

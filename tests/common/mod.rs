@@ -20,6 +20,7 @@ pub mod peers;
 pub mod publish;
 pub mod rumq;
 pub mod server;
+pub mod wire;
 
 pub use codec::{ALL_FORMATS, Format, normal};
 pub use http::{Connection, Response, get, http, http_raw, put_json};

@@ -278,6 +278,7 @@ fn spawn(options: &Options, home: &Path) -> Result<Started, String> {
     let arguments = options.arguments(&app_of(options, home), &data_of(options, home));
     let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_tablecast"))
         .args(&arguments)
+        .env_remove("TABLECAST_TEST_IO")
         .envs(options.env.iter().cloned())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

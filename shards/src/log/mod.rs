@@ -260,12 +260,12 @@ impl Log {
     }
 
     /// What the log wants of the disk now. Called at the end of each turn, until it gives nothing.
-    pub fn request(&mut self, now_us: u64) -> Option<StorageRequest> {
+    pub fn request(&mut self, ticks_us: u64) -> Option<StorageRequest> {
         if self.fenced {
             return None;
         }
         if let Spare::Absent { retry_at_us } = self.spare
-            && now_us >= retry_at_us
+            && ticks_us >= retry_at_us
             && self.open.end() > self.active.bytes / 4
         {
             self.spare = Spare::Requested;
@@ -319,7 +319,7 @@ impl Log {
     }
 
     /// The disk has answered. A failed flush fences the log: what waited is never acknowledged.
-    pub fn complete(&mut self, completion: StorageCompletion, now_us: u64) -> io::Result<()> {
+    pub fn complete(&mut self, completion: StorageCompletion, ticks_us: u64) -> io::Result<()> {
         match completion {
             StorageCompletion::Created { segment, result: Ok(map) } => {
                 self.disk_full = false;
@@ -329,7 +329,7 @@ impl Log {
             }
             StorageCompletion::Created { result: Err(error), .. } => {
                 self.disk_full = true;
-                self.spare = Spare::Absent { retry_at_us: now_us + SEGMENT_RETRY_US };
+                self.spare = Spare::Absent { retry_at_us: ticks_us + SEGMENT_RETRY_US };
                 Err(error)
             }
             StorageCompletion::Committed(Err(error)) => {

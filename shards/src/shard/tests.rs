@@ -158,7 +158,7 @@ impl World {
     fn turn(&mut self, at: usize, disk_answers: bool) {
         self.now_us += 10;
         let shard = &mut self.shards[at];
-        shard.begin_turn(self.now_us);
+        shard.begin_turn(self.now_us, self.now_us);
         shard.receive();
         if disk_answers && let Some(StorageRequest::Commit { segment, offset, data }) = self.commits[at].take() {
             let result = self.disks[at].write(segment, offset, &data);

@@ -1,6 +1,7 @@
 //! Writes responses. Every one passes through [`Exchange`], which knows what the request's head implies for all answers
 //! to it: version, connection, origin, and whether a body is wanted.
 
+use super::files::StaticFile;
 use crate::protocol::Context;
 use crate::protocol::format::{self, Format};
 use shards::document::Writer;
@@ -113,7 +114,7 @@ impl Exchange {
         fields: impl FnOnce(&mut Vec<u8>),
         body: Option<Body<'_>>,
     ) {
-        let now_us = context.now_us();
+        let now_us = context.shard.now_us();
         context.write(|out| {
             self.write_head(now_us, status, out);
             fields(out);
@@ -134,9 +135,24 @@ impl Exchange {
         });
     }
 
+    /// Answers with a static file, whose bytes are not copied.
+    pub fn respond_shared(&self, context: &mut Context<'_>, file: &StaticFile) {
+        let now_us = context.shard.now_us();
+        context.write(|out| {
+            self.write_head(now_us, 200, out);
+            write_field("ETag", &file.etag, out);
+            write_field("Content-Type", &file.content_type, out);
+            write_field("Content-Length", itoa::Buffer::new().format(file.body.len()), out);
+            out.extend_from_slice(b"\r\n");
+        });
+        if !self.head_only {
+            context.shard.outboxes.write_shared(context.connection, file.body.clone());
+        }
+    }
+
     /// Writes a response whose body follows in pieces: chunked, or for HTTP/1.0 until the connection closes.
     pub fn respond_in_pieces(&self, context: &mut Context<'_>, content_type: &str, fields: &[(&str, &str)]) {
-        let now_us = context.now_us();
+        let now_us = context.shard.now_us();
         context.write(|out| {
             self.write_head(now_us, 200, out);
             write_field("Content-Type", content_type, out);

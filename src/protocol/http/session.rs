@@ -65,12 +65,12 @@ impl Resource<'_> {
 }
 
 impl HttpSession {
-    pub fn new(now_us: u64) -> HttpSession {
+    pub fn new(ticks_us: u64) -> HttpSession {
         HttpSession {
             reader: Reader::default(),
             pending: Pending::Nothing,
             exchange: Exchange::broken(),
-            since_us: now_us,
+            since_us: ticks_us,
             stopping: false,
         }
     }
@@ -78,7 +78,7 @@ impl HttpSession {
     /// What follows an answer.
     pub(super) fn answered(&mut self, context: &Context<'_>) -> Flow {
         self.pending = Pending::Nothing;
-        self.since_us = context.now_us();
+        self.since_us = context.ticks_us();
         if self.exchange.keep_alive && !self.stopping { Flow::Continue } else { Flow::Close }
     }
 
@@ -200,10 +200,7 @@ impl HttpSession {
             Lookup::File(file) if request.list("if-none-match").any(|tag| tag == "*" || tag == file.etag) => {
                 self.exchange.respond(context, 304, |out| write_field("ETag", &file.etag, out), None);
             }
-            Lookup::File(file) => {
-                let body = Body { content_type: &file.content_type, bytes: &file.body };
-                self.exchange.respond(context, 200, |out| write_field("ETag", &file.etag, out), Some(body));
-            }
+            Lookup::File(file) => self.exchange.respond_shared(context, file),
         }
         Some(self.answered(context))
     }
@@ -213,7 +210,7 @@ impl HttpSession {
         let accepted = negotiate(request.list("accept"));
         let wants_stream = request.method == "GET" && accepted == Some(Representation::EventStream);
         let routes = if wants_stream { &catalog.sse } else { &catalog.rest };
-        let Some(resolved) = routes.resolve(decoded.trim_start_matches('/')) else {
+        let Some(resolved) = routes.resolve(decoded.strip_prefix('/').unwrap_or(decoded)) else {
             let detail = format!("no table is exported at {decoded}");
             return self.problem(context, 404, "not_found", &detail);
         };
@@ -264,11 +261,15 @@ impl Session for HttpSession {
         if !matches!(self.pending, Pending::Nothing) || !context.shard.has_room() {
             return (0, Flow::Blocked);
         }
+        // A client that asks on without reading the answers waits until it has read them.
+        if context.shard.outboxes.stall(context.connection) {
+            return (0, Flow::Blocked);
+        }
         if input.is_empty() {
             return (0, Flow::Continue);
         }
         if !self.reader.has_begun() {
-            self.since_us = context.now_us();
+            self.since_us = context.ticks_us();
         }
         // The request borrows from the reader: it is put back afterwards.
         let mut reader = std::mem::take(&mut self.reader);
@@ -328,6 +329,7 @@ impl Session for HttpSession {
 
     fn stop(&mut self, _: &mut Context<'_>) -> Flow {
         self.stopping = true;
+        self.exchange.keep_alive = false; // the answer that is under way says so
         let idle = matches!(self.pending, Pending::Nothing) && !self.reader.has_begun();
         if idle { Flow::Close } else { Flow::Continue }
     }

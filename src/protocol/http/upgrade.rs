@@ -44,7 +44,8 @@ impl HttpSession {
             return self.answered(context);
         }
         // 16 bytes in base64: 22 digits and two equal signs.
-        let is_key = |key: &&str| key.len() == 24 && key.ends_with("==");
+        let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+        let is_key = |key: &&str| key.len() == 24 && key.ends_with("==") && key[..22].bytes().all(is_digit);
         let Some(key) = request.field("sec-websocket-key").filter(is_key) else {
             return self.problem(context, 400, "websocket_key", "Sec-WebSocket-Key is not 16 bytes in base64");
         };
@@ -77,7 +78,7 @@ impl HttpSession {
     ) -> Upgrade {
         let catalog = context.catalog;
         let refuse = |what: String| Upgrade::WebSocket { target: Err((CLOSE_UNEXPECTED, what)), format: Format::Json };
-        let Some(resolved) = catalog.ws.resolve(decoded.trim_start_matches('/')) else {
+        let Some(resolved) = catalog.ws.resolve(decoded.strip_prefix('/').unwrap_or(decoded)) else {
             return refuse(format!("No resource was found to handle {decoded}"));
         };
         if !request.query.is_empty() {

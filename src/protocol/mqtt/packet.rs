@@ -354,8 +354,11 @@ fn subscribe<'a>(body: &mut Input<'a>, version: Version) -> Result<Packet<'a>> {
         let options = body.byte()?;
         let reserved = if version == Version::V5 { 0xc0 } else { 0xfc };
         let (qos, retain_handling) = (options & 3, options >> 4 & 3);
-        if options & reserved != 0 || qos == 3 || retain_handling == 3 {
+        if options & reserved != 0 || qos == 3 {
             return Err(PacketError::Malformed("reserved subscription options are set")); // [MQTT-3.8.3-5]
+        }
+        if retain_handling == 3 {
+            return Err(PacketError::Protocol("retain handling 3 does not exist")); // §3.8.3.1
         }
         let (no_local, retain_as_published) = (options & 4 != 0, options & 8 != 0);
         filters.push(Filter { filter, qos, no_local, retain_as_published, retain_handling });

@@ -13,9 +13,9 @@ use crate::protocol::frames::{Encoding, Protocol};
 use crate::protocol::framing::Framing;
 use crate::protocol::{Context, Credentials, Flow, Session, explain};
 use shards::command::{Completion, Outcome, Refusal, Write};
-use shards::limits::{INFLIGHT_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX};
+use shards::limits::{CONNECT_BYTES_MAX, INFLIGHT_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX};
 use shards::subscription::{Request, SubscriptionRef};
-use shards::topic;
+use shards::topic::{self, TopicError};
 use std::collections::{HashMap, VecDeque};
 use tracing::{debug, info};
 
@@ -100,9 +100,9 @@ impl Goodbye {
 }
 
 impl MqttSession {
-    /// A connection that was opened at `now_us`. `incoming` and `outgoing` as in
+    /// A connection that was opened at `ticks_us`. `incoming` and `outgoing` as in
     /// [`crate::protocol::Upgrade::MqttOverWebSocket`].
-    pub fn new(now_us: u64, incoming: Option<Format>, outgoing: Format) -> MqttSession {
+    pub fn new(ticks_us: u64, incoming: Option<Format>, outgoing: Format) -> MqttSession {
         MqttSession {
             version: Version::V4,
             state: State::Fresh,
@@ -111,7 +111,7 @@ impl MqttSession {
             client_id: "".into(),
             will: None,
             keep_alive_us: 0,
-            last_packet_us: now_us,
+            last_packet_us: ticks_us,
             subscriptions: HashMap::new(),
             subscribing: None,
             owed: VecDeque::new(),
@@ -266,7 +266,23 @@ impl MqttSession {
         if publish.qos == 1 && self.owed.len() >= usize::from(RECEIVE_MAXIMUM) && self.version == Version::V5 {
             return Err(Goodbye::new(reason::RECEIVE_MAXIMUM_EXCEEDED, "more publishes than the receive maximum"));
         }
+        if publish.properties.response_topic.is_some_and(|topic| topic.contains(['+', '#'])) {
+            let text = "the response topic has a wildcard"; // [MQTT-3.3.2-14]
+            return Err(Goodbye::new(reason::PROTOCOL_ERROR, text));
+        }
         let prepared = self.prepare(context, publish);
+        if prepared.is_err() {
+            // What is no topic name at all ends the connection, whatever the QoS; one without a table does not.
+            match topic::check_name(publish.topic) {
+                Err(error @ TopicError::Empty) => {
+                    return Err(Goodbye::new(reason::PROTOCOL_ERROR, error.to_string())); // §3.3.2.1, without an alias
+                }
+                Err(error @ TopicError::Wildcard) => {
+                    return Err(Goodbye::new(reason::TOPIC_NAME_INVALID, error.to_string())); // [MQTT-3.3.2-2]
+                }
+                _ => {}
+            }
+        }
         if publish.qos == 0 {
             match prepared {
                 Ok(write) => context.shard.submit(write),
@@ -467,21 +483,23 @@ impl Session for MqttSession {
         if matches!(self.state, State::Joining) || self.subscribing.is_some() || !context.shard.has_room() {
             return (0, Flow::Blocked);
         }
-        let bytes_max = context.shard.limits().packet_bytes_max;
+        let packet_bytes_max = context.shard.limits().packet_bytes_max;
+        let is_fresh = matches!(self.state, State::Fresh);
+        let bytes_max = if is_fresh { packet_bytes_max.min(CONNECT_BYTES_MAX) } else { packet_bytes_max };
         // Until CONNECT has been read its bytes decide the version; nothing but CONNECT is looked into.
-        if matches!(self.state, State::Fresh) && input.first().is_some_and(|first| first >> 4 != 1) {
+        if is_fresh && input.first().is_some_and(|first| first >> 4 != 1) {
             let goodbye = Goodbye::new(reason::PROTOCOL_ERROR, "the first packet is not CONNECT");
             return (input.len(), self.say_goodbye(context, &goodbye));
         }
         match packet::decode(input, self.version, bytes_max) {
             Ok(None) => (0, Flow::Continue),
             Ok(Some((packet, length))) => {
-                self.last_packet_us = context.now_us();
+                self.last_packet_us = context.ticks_us();
                 let flow = self.packet(context, packet);
                 (length, flow.unwrap_or_else(|goodbye| self.say_goodbye(context, &goodbye)))
             }
             Err(error) => {
-                if matches!(self.state, State::Fresh) && input.get(8) == Some(&5) {
+                if is_fresh && input.get(8) == Some(&5) {
                     self.version = Version::V5; // the answer to a malformed CONNECT of version 5
                 }
                 (input.len(), self.say_goodbye(context, &error.into()))
@@ -525,7 +543,7 @@ impl Session for MqttSession {
 
     fn expire(&mut self, context: &mut Context<'_>) -> Flow {
         if self.subscribing.is_some() || matches!(self.state, State::Joining) {
-            self.last_packet_us = context.now_us(); // the delay is ours
+            self.last_packet_us = context.ticks_us(); // the delay is ours
             return Flow::Continue;
         }
         let text = if matches!(self.state, State::Fresh) { "no CONNECT in time" } else { "keep-alive timeout" };

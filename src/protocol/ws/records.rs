@@ -35,7 +35,7 @@ impl RecordsSession {
         let mut session = RecordsSession {
             reader: Reader::default(),
             subscription: None,
-            heard_us: context.now_us(),
+            heard_us: context.ticks_us(),
             pinged: false,
             closing: false,
         };
@@ -85,7 +85,7 @@ impl Session for RecordsSession {
         let outcome = match read {
             Ok(None) => (0, Flow::Continue),
             Ok(Some((message, length))) => {
-                self.heard_us = context.now_us();
+                self.heard_us = context.ticks_us();
                 self.pinged = false;
                 let flow = match message {
                     Message::Ping => {
