@@ -370,3 +370,36 @@ fn a_read_on_a_waiting_connection_sees_what_was_acknowledged_on_another() {
     assert_eq!(http(at.http, "DELETE", "/Sensors/0", &[], b"").status, 200);
     assert_eq!(connections[0].request("GET", "/Sensors/0", &[], b"").status, 404);
 }
+
+#[test]
+fn the_odd_messages_too_reach_every_protocol() {
+    let server = Server::start(Options::default().shards(4));
+    let at = server.endpoints();
+    use SubscriberKind::{EventSource, MqttJsWs5, Rumqttc4, Rumqttc5, Ws};
+    let mut subscribers = [Rumqttc4, Rumqttc5, MqttJsWs5, Ws, EventSource]
+        .map(|kind| Subscriber::start(kind, &at, &Subscribe::to("Sensors/")));
+    let long = format!("deep/{}", "é".repeat(200));
+    // What is sent without the retain flag: (path, payload, the envelope's id, its value).
+    let cases: &[(&str, &[u8], Value, Value)] = &[
+        ("Sensors/empty", b"", json!("empty"), Value::Null),
+        ("Sensors", b"{\"to\":\"all\"}", Value::Null, json!({ "to": "all" })),
+        ("Sensors/a b/ü", b"{\"n\":1}", json!("a b/ü"), json!({ "n": 1 })),
+        (&format!("Sensors/{long}"), b"{}", json!(long), json!({})),
+        ("Sensors//x", b"{\"n\":2}", json!("/x"), json!({ "n": 2 })),
+    ];
+    for (number, (path, payload, id, value)) in cases.iter().enumerate() {
+        let kind = [PublisherKind::Rumqttc4, PublisherKind::Rumqttc5][number % 2];
+        let mut publisher = Publisher::start(kind, &at, &Publish::default());
+        publisher.send(&Command::raw(Op::Message, path, payload));
+        for subscriber in &mut subscribers {
+            let message = subscriber.expect(1, PATIENCE).remove(0);
+            if message.envelope {
+                assert_eq!((&message.id, &message.value), (id, value), "{}", told(&message));
+                assert_eq!(message.kind.as_deref(), Some("message"), "{}", told(&message));
+            } else {
+                assert_eq!((message.topic.as_deref(), &*message.raw), (Some(*path), *payload), "{}", told(&message));
+            }
+        }
+    }
+    assert_eq!(get(at.http, "/Sensors/").json(), json!([]), "messages are not stored");
+}

@@ -450,3 +450,83 @@ fn a_web_socket_gets_the_format_that_it_accepts() {
         assert_eq!((&envelope["id"], &envelope["type"]), (&json!("1"), &json!("put")), "{format:?}");
     }
 }
+
+#[test]
+fn every_spelling_of_a_value_is_that_value() {
+    let (_dir, server) = start();
+    let at = server.http();
+    // Longer heads than needed, lengths that are not said, half and single floats: all legal, all sent by somebody.
+    let cases: &[(Format, &[u8], Value)] = &[
+        (Format::Cbor, b"\x18\x01", json!(1)),
+        (Format::Cbor, b"\x1b\0\0\0\0\0\0\0\x01", json!(1)),
+        (Format::Cbor, b"\x3b\0\0\0\0\0\0\0\0", json!(-1)),
+        (Format::Cbor, b"\x3b\x7f\xff\xff\xff\xff\xff\xff\xff", json!(i64::MIN)),
+        (Format::Cbor, b"\xf9\x3e\x00", json!(1.5)),
+        (Format::Cbor, b"\xfa\x3f\xc0\0\0", json!(1.5)),
+        (Format::Cbor, b"\x7f\x62ab\x61c\xff", json!("abc")),
+        (Format::Cbor, b"\x9f\x01\x82\x02\x03\xff", json!([1, [2, 3]])),
+        (Format::Cbor, b"\xbf\x61a\xf5\xff", json!({ "a": true })),
+        (Format::Cbor, b"\xb9\x00\x01\x61a\xf4", json!({ "a": false })),
+        (Format::Cbor, b"\xd9\xd9\xf7\x01", json!(1)), // "self-described", which says nothing
+        (Format::MsgPack, b"\xcc\x01", json!(1)),
+        (Format::MsgPack, b"\xcf\0\0\0\0\0\0\0\x01", json!(1)),
+        (Format::MsgPack, b"\xd0\xff", json!(-1)),
+        (Format::MsgPack, b"\xd3\xff\xff\xff\xff\xff\xff\xff\xff", json!(-1)),
+        (Format::MsgPack, b"\xd2\0\0\0\x05", json!(5)),
+        (Format::MsgPack, b"\xca\x3f\xc0\0\0", json!(1.5)),
+        (Format::MsgPack, b"\xdb\0\0\0\x03abc", json!("abc")),
+        (Format::MsgPack, b"\xd9\x03abc", json!("abc")),
+        (Format::MsgPack, b"\xdd\0\0\0\x01\xc0", json!([null])),
+        (Format::MsgPack, b"\xdf\0\0\0\x01\xa1a\xc3", json!({ "a": true })),
+        (Format::Json, b" [ 1 , -0.5e1 ] ", json!([1, -5.0])),
+        (Format::Json, br#""\u00fc\ud83d\udea6\/""#, json!("ü🚦/")),
+    ];
+    for (number, (put_in, value, wanted)) in cases.iter().enumerate() {
+        let shown = value.escape_ascii();
+        let path = format!("/Open/{number}");
+        let written = put(at, &path, put_in.content_type(), &one(*put_in, "v", value));
+        assert_eq!(written.status, 204, "{put_in:?} {shown}: {written:?}");
+        for &format in ALL_FORMATS {
+            let got = format.decode(&get_as(at, &path, format).body).expect("a document");
+            assert_eq!(&got["v"], wanted, "{put_in:?} {shown} as {format:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_document_is_refused_and_changes_nothing() {
+    let (_dir, server) = start();
+    let at = server.http();
+    assert_eq!(put_json(at, "/Open/1", &json!({ "a": 1 })).status, 204);
+    let deep = |open: &[u8], n: usize, end: &[u8]| [open.repeat(n), b"\x01".to_vec(), end.repeat(n)].concat();
+    let deep_json = [b"[".repeat(5000), b"]".repeat(5000)].concat();
+    let cases: &[(Format, Vec<u8>)] = &[
+        (Format::Json, b"nul".to_vec()),
+        (Format::Json, b"01".to_vec()),
+        (Format::Json, b"\"\xff\"".to_vec()),
+        (Format::Json, b"\"\\ud800\"".to_vec()),
+        (Format::Json, b"1}{".to_vec()),
+        (Format::Json, deep_json),
+        (Format::Cbor, b"\x62\xc3\x28".to_vec()),
+        (Format::Cbor, b"\x9f\x01".to_vec()),
+        (Format::Cbor, b"\xff".to_vec()),
+        (Format::Cbor, b"\x1c".to_vec()),
+        (Format::Cbor, b"\x9b\xff\xff\xff\xff\xff\xff\xff\xff".to_vec()),
+        (Format::Cbor, b"\x01\x01".to_vec()),
+        (Format::Cbor, deep(b"\x81", 5000, b"")),
+        (Format::MsgPack, b"\xc1".to_vec()),
+        (Format::MsgPack, b"\xdd\xff\xff\xff\xff".to_vec()),
+        (Format::MsgPack, b"\xa2\xc3\x28".to_vec()),
+        (Format::MsgPack, b"\x01\x01".to_vec()),
+        (Format::MsgPack, deep(b"\x91", 5000, b"")),
+    ];
+    for (format, value) in cases {
+        let shown = value[..value.len().min(20)].escape_ascii();
+        let refused = put(at, "/Open/1", format.content_type(), &one(*format, "v", value));
+        assert_eq!(refused.status, 400, "{format:?} {shown}: {refused:?}");
+    }
+    for (body, what) in [(&b"[{\"a\":2}]"[..], "a list"), (b"2", "a number"), (b"", "nothing"), (b"null", "null")] {
+        assert_eq!(put(at, "/Open/1", "application/json", body).status, 400, "{what}");
+    }
+    assert_eq!(get(at, "/Open/1").json(), json!({ "a": 1, "id": "1" }));
+}
