@@ -355,7 +355,8 @@ impl<R: Reactor> ShardThread<R> {
             return false;
         }
         let ticks_us = self.shard.ticks_us();
-        if self.stop_at_us.is_none() {
+        let begins = self.stop_at_us.is_none();
+        if begins {
             info!(shard = self.shard.index(), connections = self.open, "stopping");
             self.reactor.stop_listening();
             self.stop_at_us = Some(ticks_us + DRAIN_US);
@@ -372,7 +373,8 @@ impl<R: Reactor> ShardThread<R> {
                 self.with(slot, |connection, around| connection.stop(around));
             }
         }
-        let idle = self.open == 0 && self.shard.is_idle();
+        // Connections that waited to be accepted come with the next turn.
+        let idle = !begins && self.open == 0 && self.shard.is_idle();
         if idle && !std::mem::replace(&mut self.finished, true) {
             self.shared.finished.fetch_add(1, Ordering::AcqRel);
         }
