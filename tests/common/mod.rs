@@ -19,6 +19,7 @@ pub mod lines;
 pub mod peers;
 pub mod publish;
 pub mod rumq;
+pub mod seccomp;
 pub mod server;
 pub mod wire;
 

@@ -47,7 +47,8 @@ pub struct Options {
     pub app: Option<PathBuf>,
     /// The application inside the binary instead.
     pub built_in: bool,
-    /// The I/O driver, `uring` or `epoll`; none: TABLECAST_TEST_IO, or else the server's own choice.
+    /// The I/O driver, `uring` or `epoll`; none: that of the whole suite (TABLECAST_TEST_IO = `uring`, `epoll`, or
+    /// `denied` by seccomp), or else the server's own choice.
     pub io: Option<&'static str>,
     /// The data folder; none: one that is removed with the [`Server`].
     pub data: Option<PathBuf>,
@@ -102,12 +103,19 @@ impl Options {
         flag("--data", &data.display().to_string());
         flag("--shards", &self.shards.to_string());
         flag("--pin", &self.pin.to_string());
-        if let Some(io) = self.io.map(str::to_owned).or_else(|| std::env::var("TABLECAST_TEST_IO").ok()) {
+        if let Some(io) = self.io.map(str::to_owned).or_else(|| suite_io().filter(|io| io != DENIED)) {
             flag("--io", &io);
         }
         all.extend(self.args.iter().cloned());
         all
     }
+}
+
+/// The value of TABLECAST_TEST_IO with which io_uring is denied to every server by a seccomp filter.
+const DENIED: &str = "denied";
+
+fn suite_io() -> Option<String> {
+    std::env::var("TABLECAST_TEST_IO").ok()
 }
 
 /// A running server.
@@ -281,7 +289,12 @@ type Started = (Child, BTreeMap<String, SocketAddr>, Tail, Tail);
 
 fn spawn(options: &Options, home: &Path) -> Result<Started, String> {
     let arguments = options.arguments(&app_of(options, home), &data_of(options, home));
-    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_tablecast"))
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tablecast"));
+    if options.io.is_none() && suite_io().as_deref() == Some(DENIED) {
+        // SAFETY: between fork and exec only prctl is called, which is async-signal-safe; nothing is allocated.
+        unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, super::seccomp::forbid_io_uring) };
+    }
+    let mut child = command
         .args(&arguments)
         .env_remove("TABLECAST_TEST_IO")
         .envs(options.env.iter().cloned())
