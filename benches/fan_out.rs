@@ -5,6 +5,7 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use shards::command::{Completion, ConnectionRef, Operation, Write};
 use shards::event::Body;
+use shards::key::KeyCodec;
 use shards::limits::Limits;
 use shards::link::{Wake, mesh};
 use shards::schema::{Durability, Export, TableDef, TableId};
@@ -66,6 +67,7 @@ const WINDOW: u16 = 64;
 struct World {
     shard: Shard,
     connections: Vec<ConnectionRef>,
+    key: Vec<u8>,
     document: Vec<u8>,
     now_us: u64,
     dirty: Vec<u32>,
@@ -94,7 +96,9 @@ impl World {
         let mut document = Vec::new();
         Decoder::default().decode(Format::Json, json.as_bytes(), &mut document).unwrap();
         let (connections, dirty) = (Vec::new(), Vec::new());
-        let mut world = World { shard, connections, document, now_us: 1, dirty, next_packet_id: 1 };
+        let mut key = Vec::new();
+        KeyCodec::Auto.encode_text("k/1", &mut key).unwrap();
+        let mut world = World { key, shard, connections, document, now_us: 1, dirty, next_packet_id: 1 };
         let encoding = Encoding { protocol: Protocol::MqttV4, format: Format::Json }.code();
         for index in 0..subscribers {
             let connection = ConnectionRef { shard: 0, index, generation: 1 };
@@ -115,11 +119,12 @@ impl World {
         world
     }
 
-    fn turn(&mut self, events: u16, qos: u8) {
+    /// One turn; gives the bytes that were sent.
+    fn turn(&mut self, events: u16, qos: u8) -> usize {
         self.now_us += 10;
         self.shard.begin_turn(self.now_us);
         for _ in 0..events {
-            let body = Body::new(b"k/1", &self.document);
+            let body = Body::new(&self.key, &self.document);
             let (operation, origin, token) = (Operation::Message, None, None);
             self.shard.submit(Write { operation, table: TABLE, body, qos, origin, token });
         }
@@ -138,10 +143,12 @@ impl World {
                 other => panic!("unexpected: {other:?}"),
             }
         }
+        let mut sent = 0;
         self.dirty.clear();
         self.shard.outboxes.take_dirty(&mut self.dirty);
         for &index in &self.dirty {
             if let Some(buffer) = self.shard.outboxes.take(index) {
+                sent += buffer.len();
                 self.shard.outboxes.sent(self.connections[index as usize], buffer);
             }
         }
@@ -154,6 +161,7 @@ impl World {
             }
         }
         self.shard.end_turn();
+        sent
     }
 }
 
@@ -162,6 +170,8 @@ fn fan_out(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("fan_out/qos {qos}, {events} events a turn"));
         for subscribers in [1, 100, 1_000, 10_000] {
             let mut world = World::new(subscribers, qos);
+            let frame_bytes = if qos > 0 { 140 } else { 138 };
+            assert!(world.turn(events, qos) > frame_bytes * usize::from(events) * subscribers as usize);
             group.throughput(Throughput::Elements(u64::from(subscribers) * u64::from(events)));
             group.bench_function(format!("{subscribers} subscribers"), |bencher| {
                 bencher.iter(|| world.turn(events, qos));
