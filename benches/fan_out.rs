@@ -1,0 +1,190 @@
+//! What it costs the engine to hand one event to one subscriber: the whole turn of a shard (write, log, encode, copy to
+//! outboxes, hand out and take back the send buffers, for QoS 1 also the acknowledgements), without sockets or disk.
+//! Read "time per element": nanoseconds per subscriber and event. Aim: at most 60 at QoS 0 (16 events a turn).
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use shards::command::{Completion, ConnectionRef, Operation, Write};
+use shards::event::Body;
+use shards::key::KeyCodec;
+use shards::limits::Limits;
+use shards::link::{Wake, mesh};
+use shards::schema::{Durability, Export, TableDef, TableId};
+use shards::shard::{Parts, Shard};
+use shards::storage::{SegmentMap, Storage, StorageCompletion, StorageRequest};
+use shards::subscription::Request;
+use shards::topic::{KeyFilter, Target};
+use std::io;
+use std::sync::Arc;
+use tablecast::protocol::format::{Decoder, Format};
+use tablecast::protocol::frames::{Encoding, FrameEncoder, Protocol};
+
+struct Nobody;
+
+impl Wake for Nobody {
+    fn wake(&self) {}
+}
+
+/// A disk that forgets.
+struct Memory;
+
+struct Zeros(Vec<u8>);
+
+impl SegmentMap for Zeros {
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Storage for Memory {
+    fn segments(&self) -> io::Result<Vec<u32>> {
+        Ok(Vec::new())
+    }
+
+    fn map(&self, _: u32) -> io::Result<Box<dyn SegmentMap>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn create(&self, _: u32, bytes: u64) -> io::Result<Box<dyn SegmentMap>> {
+        Ok(Box::new(Zeros(vec![0; bytes as usize])))
+    }
+
+    fn write(&self, _: u32, _: u64, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn shrink(&self, _: u32, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn remove(&self, _: u32) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+const TABLE: TableId = TableId(0);
+const WINDOW: u16 = 64;
+
+struct World {
+    shard: Shard,
+    connections: Vec<ConnectionRef>,
+    key: Vec<u8>,
+    document: Vec<u8>,
+    now_us: u64,
+    dirty: Vec<u32>,
+    next_packet_id: u16,
+}
+
+impl World {
+    fn new(subscribers: u32, qos: u8) -> World {
+        let definition = TableDef {
+            name: "T".into(),
+            database: "data".into(),
+            exports: vec![Export { path: "T".into(), rest: true, sse: true, ws: true, mqtt: true }],
+            attributes: Vec::new(),
+            primary_key: None,
+            sealed: false,
+            durability: Durability::Disk,
+            description: None,
+        };
+        let links = mesh(&[Arc::new(Nobody) as Arc<dyn Wake>]).remove(0);
+        let tables = [(TABLE, Arc::new(definition))];
+        let encoder = Box::new(FrameEncoder::new(false));
+        let parts = Parts { index: 0, limits: Limits::default(), tables: &tables, links, encoder, salt: 1 };
+        let (shard, _) = Shard::open(parts, &Memory).unwrap();
+        let json = format!(r#"{{"temp":21.5,"location":"hall 4","note":"{}"}}"#, "x".repeat(83));
+        assert_eq!(json.len(), 128);
+        let mut document = Vec::new();
+        Decoder::default().decode(Format::Json, json.as_bytes(), &mut document).unwrap();
+        let (connections, dirty) = (Vec::new(), Vec::new());
+        let mut key = Vec::new();
+        KeyCodec::Auto.encode_text("k/1", &mut key).unwrap();
+        let mut world = World { key, shard, connections, document, now_us: 1, dirty, next_packet_id: 1 };
+        let encoding = Encoding { protocol: Protocol::MqttV4, format: Format::Json }.code();
+        for index in 0..subscribers {
+            let connection = ConnectionRef { shard: 0, index, generation: 1 };
+            world.shard.outboxes.open(connection);
+            world.shard.outboxes.set_window(connection, WINDOW);
+            world.shard.subscribe(Request {
+                connection,
+                targets: vec![Target { table: TABLE, path: 0, filter: KeyFilter::below("k") }],
+                encoding,
+                qos,
+                no_local: false,
+                retain_as_published: false,
+                snapshot: false,
+            });
+            world.connections.push(connection);
+        }
+        world.turn(0, 0);
+        world
+    }
+
+    /// One turn; gives the bytes that were sent.
+    fn turn(&mut self, events: u16, qos: u8) -> usize {
+        self.now_us += 10;
+        self.shard.begin_turn(self.now_us);
+        for _ in 0..events {
+            let body = Body::new(&self.key, &self.document);
+            let (operation, origin, token) = (Operation::Message, None, None);
+            self.shard.submit(Write { operation, table: TABLE, body, qos, origin, token });
+        }
+        while let Some(request) = self.shard.storage_request() {
+            let completion = match request {
+                StorageRequest::Create { segment, bytes } => {
+                    StorageCompletion::Created { segment, result: Memory.create(segment, bytes) }
+                }
+                StorageRequest::Commit { .. } => StorageCompletion::Committed(Ok(())),
+            };
+            self.shard.storage_complete(completion).unwrap();
+        }
+        while let Some(completion) = self.shard.completion() {
+            match completion {
+                Completion::Subscribed { subscription, .. } => self.shard.start(subscription),
+                other => panic!("unexpected: {other:?}"),
+            }
+        }
+        let mut sent = 0;
+        self.dirty.clear();
+        self.shard.outboxes.take_dirty(&mut self.dirty);
+        for &index in &self.dirty {
+            if let Some(buffer) = self.shard.outboxes.take(index) {
+                sent += buffer.len();
+                self.shard.outboxes.sent(self.connections[index as usize], buffer);
+            }
+        }
+        if qos > 0 {
+            for _ in 0..events {
+                for &connection in &self.connections {
+                    assert!(self.shard.outboxes.acknowledge(connection, self.next_packet_id));
+                }
+                self.next_packet_id = self.next_packet_id % WINDOW + 1;
+            }
+        }
+        self.shard.end_turn();
+        sent
+    }
+}
+
+fn fan_out(criterion: &mut Criterion) {
+    for (qos, events) in [(0, 16), (0, 1), (1, 16)] {
+        let mut group = criterion.benchmark_group(format!("fan_out/qos {qos}, {events} events a turn"));
+        for subscribers in [1, 100, 1_000, 10_000] {
+            let mut world = World::new(subscribers, qos);
+            let frame_bytes = if qos > 0 { 140 } else { 138 };
+            assert!(world.turn(events, qos) > frame_bytes * usize::from(events) * subscribers as usize);
+            group.throughput(Throughput::Elements(u64::from(subscribers) * u64::from(events)));
+            group.bench_function(format!("{subscribers} subscribers"), |bencher| {
+                bencher.iter(|| world.turn(events, qos));
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(20).warm_up_time(std::time::Duration::from_millis(300))
+        .measurement_time(std::time::Duration::from_secs(1));
+    targets = fan_out
+}
+criterion_main!(benches);

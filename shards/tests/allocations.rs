@@ -1,0 +1,231 @@
+//! Promise: once warm, an event costs a constant number of allocations, however many hear of it.
+
+use bytes::Bytes;
+use shards::command::{Completion, ConnectionRef, Operation, Write};
+use shards::event::Body;
+use shards::key::KeyCodec;
+use shards::limits::Limits;
+use shards::link::{Wake, mesh};
+use shards::outbox::{Encoded, FrameKind};
+use shards::schema::{Durability, Export, TableDef, TableId};
+use shards::shard::{Encoder, FrameContext, Parts, Shard};
+use shards::storage::{SegmentMap, Storage, StorageCompletion, StorageRequest};
+use shards::subscription::Request;
+use shards::topic::{KeyFilter, Target};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::io;
+use std::sync::Arc;
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    let _ = ALLOCATIONS.try_with(|allocations| allocations.set(allocations.get() + 1));
+}
+
+// SAFETY: everything is handed on to the system's allocator; counting touches only a thread-local number.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as the caller promises.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+struct Nobody;
+
+impl Wake for Nobody {
+    fn wake(&self) {}
+}
+
+/// Frames are a place for the packet identifier and the document.
+struct Plain;
+
+impl Encoder for Plain {
+    fn encode(&mut self, kind: FrameKind, context: &FrameContext<'_>, out: &mut Vec<u8>) -> Option<Encoded> {
+        out.extend_from_slice(&[0, 0]);
+        out.extend_from_slice(context.document);
+        Some(Encoded { packet_id_at: kind.has(FrameKind::ACKNOWLEDGED).then_some(0) })
+    }
+}
+
+/// A disk that forgets.
+struct Memory;
+
+struct Zeros(Bytes);
+
+impl SegmentMap for Zeros {
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Storage for Memory {
+    fn segments(&self) -> io::Result<Vec<u32>> {
+        Ok(Vec::new())
+    }
+
+    fn map(&self, _: u32) -> io::Result<Box<dyn SegmentMap>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn create(&self, _: u32, bytes: u64) -> io::Result<Box<dyn SegmentMap>> {
+        Ok(Box::new(Zeros(vec![0; bytes as usize].into())))
+    }
+
+    fn write(&self, _: u32, _: u64, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn shrink(&self, _: u32, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn remove(&self, _: u32) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+const TABLE: TableId = TableId(0);
+const WINDOW: u16 = 16;
+
+struct World {
+    shard: Shard,
+    connections: Vec<ConnectionRef>,
+    key: Vec<u8>,
+    now_us: u64,
+    dirty: Vec<u32>,
+    /// Given to every connection alike.
+    next_packet_id: u16,
+}
+
+impl World {
+    fn new(subscribers: u32, qos: u8) -> World {
+        let definition = TableDef {
+            name: "T".into(),
+            database: "data".into(),
+            exports: vec![Export { path: "T".into(), rest: true, sse: true, ws: true, mqtt: true }],
+            attributes: Vec::new(),
+            primary_key: None,
+            sealed: false,
+            durability: Durability::Disk,
+            description: None,
+        };
+        let links = mesh(&[Arc::new(Nobody) as Arc<dyn Wake>]).remove(0);
+        let tables = [(TABLE, Arc::new(definition))];
+        let parts =
+            Parts { index: 0, limits: Limits::default(), tables: &tables, links, encoder: Box::new(Plain), salt: 1 };
+        let (shard, _) = Shard::open(parts, &Memory).unwrap();
+        let mut key = Vec::new();
+        KeyCodec::Auto.encode_text("k/1", &mut key).unwrap();
+        let mut world = World { key, shard, connections: Vec::new(), now_us: 1, dirty: Vec::new(), next_packet_id: 1 };
+        for index in 0..subscribers {
+            let connection = ConnectionRef { shard: 0, index, generation: 1 };
+            world.shard.outboxes.open(connection);
+            world.shard.outboxes.set_window(connection, WINDOW);
+            let target = Target { table: TABLE, path: 0, filter: KeyFilter::below("k") };
+            world.shard.subscribe(Request {
+                connection,
+                targets: vec![target],
+                encoding: 0,
+                qos,
+                no_local: false,
+                retain_as_published: false,
+                snapshot: false,
+            });
+            world.connections.push(connection);
+        }
+        world.turn(0);
+        world
+    }
+
+    /// One turn with this many events; everything is sent, flushed and acknowledged. Gives the number of frames' bytes.
+    fn turn(&mut self, events: u16) -> usize {
+        self.now_us += 10;
+        self.shard.begin_turn(self.now_us);
+        for _ in 0..events {
+            let body = Body::new(&self.key, &[0x81, 0xa1, b'a', 0x01]);
+            let (operation, origin, token) = (Operation::Message, None, None);
+            self.shard.submit(Write { operation, table: TABLE, body, qos: 1, origin, token });
+        }
+        while let Some(request) = self.shard.storage_request() {
+            let completion = match request {
+                StorageRequest::Create { segment, bytes } => {
+                    StorageCompletion::Created { segment, result: Memory.create(segment, bytes) }
+                }
+                StorageRequest::Commit { .. } => StorageCompletion::Committed(Ok(())),
+            };
+            self.shard.storage_complete(completion).unwrap();
+        }
+        while let Some(completion) = self.shard.completion() {
+            match completion {
+                Completion::Subscribed { subscription, .. } => self.shard.start(subscription),
+                other => panic!("unexpected: {other:?}"),
+            }
+        }
+        let mut sent = 0;
+        self.dirty.clear();
+        self.shard.outboxes.take_dirty(&mut self.dirty);
+        for &index in &self.dirty {
+            let connection = self.connections[index as usize];
+            let buffer = self.shard.outboxes.take(index).expect("something waits");
+            sent += buffer.len();
+            self.shard.outboxes.sent(connection, buffer);
+        }
+        self.shard.end_turn();
+        sent
+    }
+
+    fn acknowledge(&mut self, events: u16) {
+        for _ in 0..events {
+            for &connection in &self.connections {
+                assert!(self.shard.outboxes.acknowledge(connection, self.next_packet_id));
+            }
+            self.next_packet_id = self.next_packet_id % WINDOW + 1;
+        }
+    }
+
+    /// Allocations of 64 turns of 8 events, once warm.
+    fn allocations(&mut self, qos: u8) -> u64 {
+        let mut before = 0;
+        for turn in 0..128 {
+            if turn == 64 {
+                before = ALLOCATIONS.get();
+            }
+            let sent = self.turn(8);
+            assert_eq!(sent, 8 * 6 * self.connections.len(), "everybody hears everything");
+            if qos > 0 {
+                self.acknowledge(8);
+            }
+        }
+        ALLOCATIONS.get() - before
+    }
+}
+
+#[test]
+fn allocations_do_not_grow_with_subscribers() {
+    for qos in [0, 1] {
+        let [few, many] = [10, 1000].map(|subscribers| World::new(subscribers, qos).allocations(qos));
+        println!("QoS {qos}, 512 events: {few} allocations for 10 subscribers, {many} for 1,000");
+        assert!(few <= 512 * 8, "QoS {qos}: {few} allocations for 512 events");
+        assert!(many <= few + 32, "QoS {qos}: {few} allocations with 10 subscribers, {many} with 1,000");
+    }
+}
