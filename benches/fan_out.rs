@@ -122,7 +122,7 @@ impl World {
     /// One turn; gives the bytes that were sent.
     fn turn(&mut self, events: u16, qos: u8) -> usize {
         self.now_us += 10;
-        self.shard.begin_turn(self.now_us);
+        self.shard.begin_turn(self.now_us, self.now_us);
         for _ in 0..events {
             let body = Body::new(&self.key, &self.document);
             let (operation, origin, token) = (Operation::Message, None, None);
