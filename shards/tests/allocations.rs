@@ -160,7 +160,7 @@ impl World {
     /// One turn with this many events; everything is sent, flushed and acknowledged. Gives the number of frames' bytes.
     fn turn(&mut self, events: u16) -> usize {
         self.now_us += 10;
-        self.shard.begin_turn(self.now_us);
+        self.shard.begin_turn(self.now_us, self.now_us);
         for _ in 0..events {
             let body = Body::new(&self.key, &[0x81, 0xa1, b'a', 0x01]);
             let (operation, origin, token) = (Operation::Message, None, None);
