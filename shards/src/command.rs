@@ -50,6 +50,17 @@ pub struct Write {
     pub token: Option<Token>,
 }
 
+impl Write {
+    /// What it costs to have this command waiting: 1, and 1 more for each KiB.
+    pub fn weight(&self) -> u32 {
+        weight(self.body.len())
+    }
+}
+
+fn weight(bytes: usize) -> u32 {
+    1 + (bytes >> 10) as u32
+}
+
 /// A stored record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
@@ -76,6 +87,8 @@ pub enum Refusal {
     Invalid(Vec<Violation>),
     /// An insert of a key that exists.
     Exists,
+    /// The record would be larger than a segment of the log can hold, or a patch has made it too large.
+    TooLarge,
     /// There is no room for another segment.
     DiskFull,
     /// An earlier flush has failed; the server is about to stop.
@@ -135,9 +148,9 @@ pub enum Control {
         filter: KeyFilter,
         after: Option<Box<[u8]>>,
     },
-    /// This many commands without a waiting client were carried out.
+    /// Commands of this weight without a waiting client were carried out.
     Credit {
-        commands: u32,
+        weight: u32,
     },
     Join {
         client_id: Box<str>,
@@ -158,8 +171,33 @@ pub enum Control {
 /// The data lane: order matters here, a chunk of a scan against the events around it.
 pub enum Data {
     Write(Write),
-    Read { token: Token, table: TableId, key: Box<[u8]> },
-    Outcome { token: Token, outcome: Outcome },
+    Read {
+        token: Token,
+        table: TableId,
+        key: Box<[u8]>,
+    },
+    /// The weight is the command's.
+    Outcome {
+        token: Token,
+        outcome: Outcome,
+        weight: u32,
+    },
     Event(Event),
-    Chunk { scan: ScanRef, chunk: Chunk, position: Position },
+    Chunk {
+        scan: ScanRef,
+        chunk: Chunk,
+        position: Position,
+    },
+}
+
+impl Data {
+    /// What it costs to have this message waiting.
+    pub fn weight(&self) -> u32 {
+        match self {
+            Data::Write(write) => write.weight(),
+            Data::Event(event) => weight(event.body.len()),
+            Data::Chunk { .. } => weight(crate::limits::SCAN_CHUNK_BYTES),
+            Data::Read { .. } | Data::Outcome { .. } => 1,
+        }
+    }
 }

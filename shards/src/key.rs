@@ -44,6 +44,9 @@ const TAG_NUMBER: u8 = 2;
 const TAG_TEXT: u8 = 3;
 
 impl KeyCodec {
+    /// Where texts begin among auto-cast keys: behind all numbers.
+    pub const FIRST_TEXT: &'static [u8] = &[TAG_TEXT];
+
     pub fn of(table: &TableDef) -> KeyCodec {
         match table.primary_key.map(|index| &table.attributes[index].kind) {
             Some(Kind::Id | Kind::String) => KeyCodec::Text,

@@ -24,6 +24,9 @@ pub const CONNECT_BYTES_MAX: usize = 128 << 10;
 pub const PACKET_BYTES_CEILING: usize = 16 << 20;
 /// Default for [`Limits::outbox_bytes_max`]: a third of a second of stall at 100,000 small frames a second.
 pub const OUTBOX_BYTES_MAX: usize = 4 << 20;
+/// Snapshots, collections and further requests pause while more than this waits for their connection: a storm of
+/// reconnecting clients must not fill every outbox.
+pub const OUTBOX_STALL_BYTES: usize = 256 << 10;
 /// Room beyond the outbox bound for the packet that says why a connection is closed.
 pub const OUTBOX_RESERVE_BYTES: usize = 1 << 10;
 /// Frames of at least this size are shared by reference between outboxes; smaller ones are cheaper copied
@@ -48,6 +51,10 @@ pub const TOPIC_BYTES_MAX: usize = 2 << 10;
 pub const TOPIC_LEVELS_MAX: usize = 32;
 /// Nesting of a document: bounds the recursion of every transcoder.
 pub const DOCUMENT_DEPTH_MAX: usize = 64;
+/// Top-level properties of a record: names are compared one by one.
+pub const PROPERTIES_MAX: usize = 1024;
+/// Violations of the schema that one answer lists.
+pub const VIOLATIONS_MAX: usize = 32;
 /// Subscriptions of one connection.
 pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 100;
 /// QoS 1 messages sent to one connection and not yet acknowledged, whatever receive maximum it asked for.
@@ -59,9 +66,10 @@ pub const RING_DATA_SLOTS: usize = 4096;
 pub const RING_CONTROL_SLOTS: usize = 512;
 /// Messages that one turn takes from one lane, so that a hot peer starves nobody.
 pub const RING_MESSAGES_PER_TURN: usize = 1024;
-/// Commands that one shard's connections may have waiting for an answer; beyond it they are not read from.
+/// Weight of the commands that one shard's connections may have waiting for an answer; beyond it they are not read
+/// from. A command weighs 1, and 1 more for each KiB that it carries.
 pub const COMMANDS_OUTSTANDING_MAX: usize = 16 << 10;
-/// Messages that may wait for room in a lane before this shard stops applying writes.
+/// Weight of the messages (as above) that may wait for room in a lane before this shard stops applying writes.
 pub const LANE_BACKLOG_MAX: usize = 16 << 10;
 
 /// Bytes of one chunk of a scan: what an owner copies in one go for a snapshot or a collection.

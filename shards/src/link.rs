@@ -19,14 +19,16 @@ pub trait Wake: Send + Sync {
 struct Lane<T> {
     ring: Producer<T>,
     backlog: VecDeque<T>,
+    /// Of the backlog.
+    weight: usize,
+    weigh: fn(&T) -> u32,
 }
 
 impl<T> Lane<T> {
     fn push(&mut self, message: T) {
-        if !self.backlog.is_empty() {
-            return self.backlog.push_back(message);
-        }
-        if let Err(message) = self.ring.push(message) {
+        let refused = if self.backlog.is_empty() { self.ring.push(message).err() } else { Some(message) };
+        if let Some(message) = refused {
+            self.weight += (self.weigh)(&message) as usize;
             self.backlog.push_back(message);
         }
     }
@@ -34,10 +36,12 @@ impl<T> Lane<T> {
     fn retry(&mut self) -> bool {
         let before = self.backlog.len();
         while let Some(message) = self.backlog.pop_front() {
+            let weight = (self.weigh)(&message) as usize;
             if let Err(message) = self.ring.push(message) {
                 self.backlog.push_front(message);
                 break;
             }
+            self.weight -= weight;
         }
         self.backlog.len() < before
     }
@@ -71,8 +75,8 @@ pub fn mesh(wakes: &[Arc<dyn Wake>]) -> Vec<Links> {
             let (data_to_b, data_from_a) = ring(RING_DATA_SLOTS);
             let (data_to_a, data_from_b) = ring(RING_DATA_SLOTS);
             let peer = |control, data, inbound_control, inbound_data, of: usize| Peer {
-                control: Lane { ring: control, backlog: VecDeque::new() },
-                data: Lane { ring: data, backlog: VecDeque::new() },
+                control: Lane { ring: control, backlog: VecDeque::new(), weight: 0, weigh: |_| 1 },
+                data: Lane { ring: data, backlog: VecDeque::new(), weight: 0, weigh: Data::weight },
                 inbound_control,
                 inbound_data,
                 bell: bells[of].clone(),
@@ -129,7 +133,7 @@ impl Links {
 
     /// Whether so much waits for a peer that nothing more should be made for it.
     pub fn is_congested(&self) -> bool {
-        self.peers.iter().flatten().any(|peer| peer.data.backlog.len() > LANE_BACKLOG_MAX)
+        self.peers.iter().flatten().any(|peer| peer.data.weight > LANE_BACKLOG_MAX)
     }
 
     fn has_mail(&mut self) -> bool {

@@ -5,8 +5,9 @@
 use crate::command::ConnectionRef;
 use crate::limits::{
     FRAME_SHARE_BYTES_MIN, INFLIGHT_MAX, OUTBOX_POOL_BUFFER_BYTES, OUTBOX_POOL_BUFFER_BYTES_MAX, OUTBOX_POOL_BUFFERS,
-    OUTBOX_RESERVE_BYTES,
+    OUTBOX_RESERVE_BYTES, OUTBOX_STALL_BYTES,
 };
+use crate::scan::ScanRef;
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -167,8 +168,10 @@ struct Outbox {
     dirty: bool,
     overflowed: bool,
     in_flight: bool,
-    /// A scan waits for room here.
+    /// Somebody waits for room here.
     stalled: bool,
+    /// The scans among those.
+    stalled_scans: Vec<ScanRef>,
     waiting: SendBuffer,
     /// Bytes in `waiting`, in the window's queue and in flight.
     bytes: usize,
@@ -243,12 +246,22 @@ impl Outboxes {
         self.boxes.get(connection.index as usize).map_or(0, |outbox| outbox.bytes)
     }
 
-    /// Whether so much waits already that a scan should pause. The scan is woken when the outbox has drained.
-    pub fn stall(&mut self, connection: ConnectionRef) -> bool {
-        let half = self.bytes_max / 2;
+    /// Whether so much waits already that a scan, or the next request, should pause. [`Outboxes::sent`] tells when it
+    /// may go on.
+    pub fn stall(&mut self, connection: ConnectionRef, scan: Option<ScanRef>) -> bool {
+        let enough = (self.bytes_max / 2).min(OUTBOX_STALL_BYTES);
         let Some(outbox) = self.get(connection) else { return false };
-        outbox.stalled = outbox.bytes > half;
-        outbox.stalled
+        let stalled = outbox.bytes > enough;
+        if stalled {
+            outbox.stalled = true;
+            outbox.stalled_scans.extend(scan.filter(|scan| !outbox.stalled_scans.contains(scan)));
+        }
+        stalled
+    }
+
+    /// The scans that waited for room.
+    pub fn take_stalled(&mut self, connection: ConnectionRef) -> Vec<ScanRef> {
+        self.get(connection).map(|outbox| std::mem::take(&mut outbox.stalled_scans)).unwrap_or_default()
     }
 
     /// Writes of the protocol itself: acknowledgements, responses. They may use the reserve beyond the bound; who
@@ -306,7 +319,8 @@ impl Outboxes {
         if outbox.frame_bytes_max != 0 && frame.bytes.len() > outbox.frame_bytes_max {
             return;
         }
-        if outbox.bytes + frame.bytes.len() > self.bytes_max {
+        // Looked at before the frame: a single one that is larger than the bound still reaches who reads.
+        if outbox.bytes > self.bytes_max {
             outbox.overflowed = true;
             let generation = outbox.generation;
             return self.overflowed.push(ConnectionRef { shard: self.shard, index, generation });
@@ -377,7 +391,7 @@ impl Outboxes {
         Some(buffer)
     }
 
-    /// A send is complete. True: a scan had been waiting for this.
+    /// A send is complete. True: somebody had been waiting for room.
     pub fn sent(&mut self, connection: ConnectionRef, mut buffer: SendBuffer) -> bool {
         buffer.splices.clear();
         self.recycle(buffer.bytes);

@@ -9,6 +9,7 @@
 
 use crate::clock::Version;
 use crate::event::{Body, Event, EventKind};
+use crate::limits::SCAN_CHUNK_RECORDS;
 use crate::topic::{KeyFilter, Target};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -188,6 +189,13 @@ impl Scan {
                 }
                 (Ok(at), _) => source.rows[at] = row,
                 (Err(_), EventKind::Delete) => {}
+                // A reader that has stopped must not gather all that is new: what lies beyond is fetched again later.
+                (Err(at), _) if source.rows.len() >= 2 * SCAN_CHUNK_RECORDS && !source.asked => {
+                    source.rows.truncate(at);
+                    let last = source.rows.back().map(|row| row.body.key().into());
+                    source.upto = last.or_else(|| self.cursor.clone());
+                    source.done = false;
+                }
                 (Err(at), _) => source.rows.insert(at, row),
             }
         }

@@ -45,6 +45,7 @@ struct Pending {
     from: u16,
     token: Token,
     outcome: Outcome,
+    weight: u32,
 }
 
 /// Whom a scan is for.
@@ -85,9 +86,9 @@ pub struct Shard {
     pending: VecDeque<Pending>,
     /// Writes that wait for room in the log, and the shards they came from.
     deferred: VecDeque<(u16, Write)>,
-    /// Commands of this shard's connections that have not been answered.
+    /// Weight of this shard's connections' commands that have not been answered.
     outstanding: usize,
-    /// Commands carried out for each shard that nobody waits for.
+    /// Weight of the commands carried out for each shard that nobody waits for.
     credits: Vec<u32>,
     completions: VecDeque<Completion>,
 }
@@ -254,7 +255,7 @@ impl Shard {
                 let position = self.log.position();
                 self.send_data(from, Data::Chunk { scan, chunk, position });
             }
-            Control::Credit { commands } => self.outstanding -= commands as usize,
+            Control::Credit { weight } => self.outstanding -= weight as usize,
             Control::Join { client_id, connection } => {
                 if let Some(previous) = self.sessions.join(client_id, connection) {
                     self.send_control(previous.shard, Control::Evict { connection: previous });
@@ -272,10 +273,10 @@ impl Shard {
             Data::Write(write) => self.receive_write(from, write),
             Data::Read { token, table, key } => {
                 let outcome = Outcome::Record(self.stored(table, &key));
-                self.send_data(from, Data::Outcome { token, outcome });
+                self.send_data(from, Data::Outcome { token, outcome, weight: 1 });
             }
-            Data::Outcome { token, outcome } => {
-                self.outstanding -= 1;
+            Data::Outcome { token, outcome, weight } => {
+                self.outstanding -= weight as usize;
                 self.completions.push_back(Completion::Outcome { token, outcome });
             }
             Data::Event(event) => self.deliver(&event),
@@ -313,7 +314,8 @@ impl Shard {
         let durable = self.log.durable_seq();
         while self.pending.front().is_some_and(|pending| pending.seq <= durable) {
             let Some(pending) = self.pending.pop_front() else { break };
-            self.send_data(pending.from, Data::Outcome { token: pending.token, outcome: pending.outcome });
+            let Pending { from, token, outcome, weight, .. } = pending;
+            self.send_data(from, Data::Outcome { token, outcome, weight });
         }
         self.apply_deferred();
         result
@@ -339,9 +341,9 @@ impl Shard {
     /// Sends what waits for peers, and wakes those that sleep.
     pub fn end_turn(&mut self) {
         for to in 0..self.shards() as u16 {
-            let commands = std::mem::take(&mut self.credits[usize::from(to)]);
-            if commands > 0 {
-                self.send_control(to, Control::Credit { commands });
+            let weight = std::mem::take(&mut self.credits[usize::from(to)]);
+            if weight > 0 {
+                self.send_control(to, Control::Credit { weight });
             }
         }
         self.links.flush();
@@ -349,7 +351,9 @@ impl Shard {
 
     /// Whether the thread may sleep until its reactor has news or a peer wakes it. [`Shard::wake_up`] follows in any case.
     pub fn may_sleep(&mut self) -> bool {
-        self.links.may_sleep()
+        // What was put off waits for the disk or for a peer; if neither is under way it can go on now.
+        let put_off = !self.deferred.is_empty() && self.log.is_clean() && !self.links.is_congested();
+        self.links.may_sleep() && !(put_off && self.log.has_spare())
     }
 
     pub fn wake_up(&mut self) {

@@ -52,6 +52,9 @@ impl Directory {
     /// The directory of one shard; made if absent.
     pub fn open(path: &Path) -> io::Result<Directory> {
         std::fs::create_dir_all(path)?;
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            File::open(parent)?.sync_all()?;
+        }
         Ok(Directory { path: path.to_owned() })
     }
 
@@ -104,7 +107,11 @@ impl Storage for Directory {
     }
 
     fn map(&self, segment: u32) -> io::Result<Box<dyn SegmentMap>> {
-        Ok(Box::new(FileMap::new(&File::open(self.segment_path(segment))?)?))
+        let file = File::open(self.segment_path(segment))?;
+        // After a failed flush the cache may show bytes that the disk does not hold: read what is really there.
+        // SAFETY: a plain system call on a descriptor that is open for the length of the call; it is advice only.
+        unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+        Ok(Box::new(FileMap::new(&file)?))
     }
 
     fn create(&self, segment: u32, bytes: u64) -> io::Result<Box<dyn SegmentMap>> {

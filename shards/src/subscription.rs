@@ -66,7 +66,7 @@ pub(crate) struct Subscriber {
     pub subscription: u32,
     pub kind: FrameKind,
     pub options: u8,
-    pub target: u8,
+    pub target: u16,
 }
 
 /// Everything registered under one filter.
@@ -74,7 +74,7 @@ pub(crate) struct Subscriber {
 pub(crate) struct Subscribers {
     pub live: Vec<Subscriber>,
     /// Not live yet: subscription and number of the target.
-    pub joining: Vec<(u32, u8)>,
+    pub joining: Vec<(u32, u16)>,
 }
 
 impl Subscribers {
@@ -92,12 +92,12 @@ impl Subscription {
             subscription: index,
             kind,
             options: self.options | if shadowed { SHADOWED } else { 0 },
-            target: target as u8,
+            target: target as u16,
         }
     }
 
     /// Whether an earlier target delivers what `target` matches.
-    pub fn is_shadowed(&self, target: u8, key_text: &str) -> bool {
+    pub fn is_shadowed(&self, target: u16, key_text: &str) -> bool {
         let table = self.targets[usize::from(target)].table;
         let earlier = &self.targets[..usize::from(target)];
         earlier.iter().any(|other| other.table == table && other.filter.matches(key_text))

@@ -75,10 +75,20 @@ impl Table {
         self.index.is_empty()
     }
 
-    /// The largest key, where keys are integers.
+    /// The largest key that is a number, where keys may be numbers.
     pub fn largest_integer_key(&self) -> Option<i64> {
-        let (key, _) = self.index.last_key_value().filter(|_| self.codec == KeyCodec::Integer)?;
-        Some(decode_integer(key))
+        match self.codec {
+            KeyCodec::Integer => self.index.last_key_value().map(|(key, _)| decode_integer(key)),
+            KeyCodec::Auto => {
+                let (key, _) = self
+                    .index
+                    .range::<[u8], _>((Bound::Unbounded, Bound::Excluded(KeyCodec::FIRST_TEXT)))
+                    .next_back()?;
+                let mut scratch = String::new();
+                self.codec.text(key, &mut scratch).parse::<f64>().ok().map(|number| number as i64)
+            }
+            KeyCodec::Text => None,
+        }
     }
 
     /// Generated keys start above `largest`; each shard of `shards` takes every n-th.
@@ -88,11 +98,12 @@ impl Table {
         self.next_key = above.saturating_add((i64::from(shard) - above).rem_euclid(shards));
     }
 
-    /// A key that this shard has not given out before. It may be taken by a record that a client named so.
-    pub fn generate_key(&mut self, shards: usize) -> i64 {
+    /// A key that this shard has not given out before. It may be taken by a record that a client named so. `None`: there
+    /// are no more.
+    pub fn generate_key(&mut self, shards: usize) -> Option<i64> {
         let key = self.next_key;
-        self.next_key = self.next_key.saturating_add(shards as i64);
-        key
+        self.next_key = self.next_key.checked_add(shards as i64)?;
+        Some(key)
     }
 
     /// The next records that match, after a key; as many as fit a chunk.

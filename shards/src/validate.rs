@@ -6,6 +6,7 @@ use crate::clock::Version;
 use crate::date::{parse_iso, write_iso};
 use crate::document::{Date, Reader, Token, Writer};
 use crate::key::KeyCodec;
+use crate::limits::{PROPERTIES_MAX, VIOLATIONS_MAX};
 use crate::schema::{Attribute, Kind, Object, Role, TableDef};
 use std::ops::Range;
 
@@ -27,6 +28,8 @@ pub enum Rule {
     Required,
     /// `@relationship` and `@computed` attributes are never assigned.
     NotAssignable,
+    /// A record has at most [`PROPERTIES_MAX`] properties.
+    TooMany,
 }
 
 /// Which write is being made of a record.
@@ -87,6 +90,13 @@ impl Builder {
     pub fn build(&mut self, subject: &Subject<'_>, sent: &[u8], out: &mut Vec<u8>) -> Result<(), Vec<Violation>> {
         self.entries.clear();
         self.coerced.clear();
+        let count = |document: &[u8]| match Reader::new(document).next() {
+            Some(Token::Map(count)) => count as usize,
+            _ => 0,
+        };
+        if count(sent) + subject.previous.map_or(0, count) > 2 * PROPERTIES_MAX || count(sent) > PROPERTIES_MAX {
+            return Err(vec![Violation { property: String::new(), rule: Rule::TooMany }]);
+        }
         self.read(sent, Source::Sent);
         let mut violations = Vec::new();
         self.check(subject, sent, &mut violations);
@@ -299,6 +309,9 @@ fn coerce(
 ) {
     let mut reader = Reader::new(value);
     let Some(token) = reader.next() else { return };
+    if violations.len() >= VIOLATIONS_MAX {
+        return; // enough is said
+    }
     if token == Token::Null {
         if required {
             violations.push(Violation { property: path.clone(), rule: Rule::Required });
@@ -368,7 +381,9 @@ fn coerce(
         }
         _ => name_of(kind),
     };
-    violations.push(Violation { property: path.clone(), rule: Rule::MustBe { value: value.to_vec(), what } });
+    // A long value is not repeated.
+    let value = if value.len() <= 256 { value.to_vec() } else { vec![0xc0] };
+    violations.push(Violation { property: path.clone(), rule: Rule::MustBe { value, what } });
 }
 
 fn coerce_object(

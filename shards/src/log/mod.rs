@@ -39,6 +39,8 @@ pub enum Room {
     Wait,
     /// The disk is full.
     Full,
+    /// Never: it is larger than a segment.
+    TooLarge,
     /// A flush has failed: nothing more is written.
     Fenced,
 }
@@ -103,6 +105,8 @@ pub struct Log {
     durable_seq: u64,
     previous_checksum: u32,
     segment_bytes_max: usize,
+    /// Bytes of a record that waits for a segment of its size; 0: none does.
+    needed: usize,
 }
 
 /// What recovery hands to a log that starts appending.
@@ -144,6 +148,7 @@ impl Log {
             durable_seq: start.next_seq - 1,
             previous_checksum: start.previous_checksum,
             segment_bytes_max: SEGMENT_BYTES_MAX.max(4 * packet_bytes_max),
+            needed: 0,
         }
     }
 
@@ -180,6 +185,9 @@ impl Log {
             return Room::Wait;
         }
         let needed = RECORD_HEADER_BYTES + bytes + format::ALIGNMENT;
+        if needed + 2 * HEADER_BYTES > self.segment_bytes_max {
+            return Room::TooLarge;
+        }
         let fits_segment = self.open.end() + needed <= self.active.bytes;
         if fits_segment && (self.open.count == 0 || self.open.bytes.len() + needed <= BATCH_BYTES_MAX) {
             return Room::Yes;
@@ -195,7 +203,10 @@ impl Log {
                 self.room(bytes)
             }
             _ if self.disk_full => Room::Full,
-            _ => Room::Wait,
+            _ => {
+                self.needed = needed;
+                Room::Wait
+            }
         }
     }
 
@@ -222,8 +233,8 @@ impl Log {
         }
     }
 
-    /// Appends a record; `document` writes the document behind the head. Where it fails, nothing was appended. The
-    /// caller has asked for [`Log::room`].
+    /// Appends a record; `document` writes the document behind the head. Where it fails, nothing was appended; `None`:
+    /// it has become larger than the room that the caller asked for with [`Log::room`], and does not fit.
     pub fn append<E>(
         &mut self,
         kind: RecordKind,
@@ -231,13 +242,17 @@ impl Log {
         version: Version,
         key: &[u8],
         document: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
-    ) -> Result<Location, E> {
+    ) -> Result<Location, Option<E>> {
         let bytes = Arc::get_mut(&mut self.open.bytes).expect("a batch is shared only while it is flushed");
         let start = bytes.len();
         format::begin_record(kind, table, version, key, bytes);
         if let Err(error) = document(bytes) {
             bytes.truncate(start);
-            return Err(error);
+            return Err(Some(error));
+        }
+        if self.open.offset + bytes.len() + format::ALIGNMENT > self.active.bytes {
+            bytes.truncate(start);
+            return Err(None);
         }
         format::finish_record(start, key.len(), bytes);
         self.unsynced_bytes += bytes.len() - start;
@@ -266,10 +281,12 @@ impl Log {
         }
         if let Spare::Absent { retry_at_us } = self.spare
             && ticks_us >= retry_at_us
-            && self.open.end() > self.active.bytes / 4
+            && (self.open.end() > self.active.bytes / 4 || self.needed > 0)
         {
             self.spare = Spare::Requested;
-            let bytes = (self.active.bytes * SEGMENT_GROWTH).min(self.segment_bytes_max) as u64;
+            let grown = (self.active.bytes * SEGMENT_GROWTH).max((self.needed + 2 * HEADER_BYTES).next_power_of_two());
+            let bytes = grown.min(self.segment_bytes_max) as u64;
+            self.needed = 0;
             return Some(StorageRequest::Create { segment: self.active.segment + 1, bytes });
         }
         if self.in_flight.is_some() {
@@ -352,6 +369,11 @@ impl Log {
     /// Whether everything that was appended is on disk.
     pub fn is_clean(&self) -> bool {
         self.durable_seq + 1 == self.next_seq()
+    }
+
+    /// Whether the next segment is there already.
+    pub fn has_spare(&self) -> bool {
+        matches!(self.spare, Spare::Ready { .. })
     }
 
     /// Whether a full disk is what keeps a new segment from being made: the time of the next attempt.

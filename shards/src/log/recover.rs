@@ -100,6 +100,7 @@ pub fn open(
             continue;
         }
         sound_until = segment;
+        recovery.cut = None; // an older one was judged when this segment was begun
         let end = walk.segment(segment, &header, map.bytes(), &mut recovery.records, visit);
         if !is_zero(&map.bytes()[end..]) {
             recovery.cut = Some(Place { segment, offset: end as u64 });
@@ -212,6 +213,13 @@ impl Walk {
         if let Some(damage) = damage {
             for (&segment, map) in maps.range(damage.segment..) {
                 let from = if segment == damage.segment { damage.offset as usize } else { 0 };
+                // A segment is begun only when everything before it is on disk.
+                if let Some(header) = SegmentHeader::decode(map.bytes()).filter(|_| segment > damage.segment)
+                    && header.shard == self.shard
+                    && header.epoch >= self.epoch
+                {
+                    durable_seq = durable_seq.max(header.first_seq.saturating_sub(1));
+                }
                 let bytes = map.bytes().get(from..).unwrap_or_default();
                 for at in (0..bytes.len()).step_by(super::format::ALIGNMENT) {
                     if bytes[at..].starts_with(&BATCH_MAGIC.to_le_bytes())

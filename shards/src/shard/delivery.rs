@@ -1,6 +1,6 @@
 //! Fan-out: one function through which all delivery passes, and the subscriptions and scans that it serves.
 
-use super::{OpenScan, ScanOwner, Shard};
+use super::{ScanOwner, Shard};
 use crate::clock::Version;
 use crate::command::{Completion, ConnectionRef, Control};
 use crate::event::{Event, EventKind};
@@ -8,7 +8,7 @@ use crate::key::KeyCodec;
 use crate::log::Position;
 use crate::outbox::{Encoded, FrameKind, Frames, Outboxes};
 use crate::scan::{Chunk, Row, ScanRef, Step, Verdict, owner};
-use crate::schema::TableDef;
+use crate::schema::{TableDef, TableId};
 use crate::subscription::{
     ACKNOWLEDGED, NO_LOCAL, RETAIN_AS_PUBLISHED, Request, SHADOWED, State, Subscriber, Subscription, SubscriptionRef,
 };
@@ -139,7 +139,7 @@ impl Shard {
         let mut asked = 0;
         for (number, target) in targets.iter().enumerate() {
             let subscribers = self.table_mut(target.table).subscribers.entry(&target.filter);
-            subscribers.joining.push((index, number as u8));
+            subscribers.joining.push((index, number as u16));
             for shard in self.peers_of(target) {
                 let filter = target.filter.clone();
                 self.links.send_control(shard, Control::Interest { table: target.table, filter, subscription });
@@ -207,7 +207,7 @@ impl Shard {
         for (number, target) in targets.iter().enumerate() {
             let subscriber = self.subscriptions[index as usize].subscriber(index, number);
             let subscribers = self.table_mut(target.table).subscribers.entry(&target.filter);
-            subscribers.joining.retain(|line| *line != (index, number as u8));
+            subscribers.joining.retain(|line| *line != (index, number as u16));
             subscribers.live.push(subscriber);
             let place = subscribers.live.len() as u32 - 1;
             self.subscriptions[index as usize].places[number] = place;
@@ -216,25 +216,25 @@ impl Shard {
     }
 
     pub fn unsubscribe(&mut self, subscription: SubscriptionRef) {
-        if self.subscription_mut(subscription).is_none() {
-            return;
-        }
-        let removed = self.subscriptions.remove(subscription.index as usize);
-        if let State::Scanning(scan) = removed.state {
+        let Some(found) = self.subscription_mut(subscription) else { return };
+        let targets = found.targets.clone();
+        let is_live = matches!(found.state, State::Live);
+        if let State::Scanning(scan) = found.state {
             self.close_scan(scan);
         }
-        for (number, target) in removed.targets.iter().enumerate() {
+        for (number, target) in targets.iter().enumerate() {
             let mut last = false;
+            // It stays in the slab until all its lines are gone: two of them may stand in one list.
             let subscriptions = &mut self.subscriptions;
             self.tables[usize::from(target.table.0)].subscribers.edit(&target.filter, |subscribers| {
-                if matches!(removed.state, State::Live) {
-                    let place = removed.places[number];
+                if is_live {
+                    let place = subscriptions[subscription.index as usize].places[number];
                     subscribers.live.swap_remove(place as usize);
                     if let Some(moved) = subscribers.live.get(place as usize) {
                         subscriptions[moved.subscription as usize].places[usize::from(moved.target)] = place;
                     }
                 } else {
-                    subscribers.joining.retain(|line| *line != (subscription.index, number as u8));
+                    subscribers.joining.retain(|line| *line != (subscription.index, number as u16));
                 }
                 last = subscribers.is_empty();
                 last
@@ -246,6 +246,7 @@ impl Shard {
                 }
             }
         }
+        self.subscriptions.remove(subscription.index as usize);
     }
 
     pub(super) fn offer(&mut self, from: u16, scan: ScanRef, chunk: Chunk) {
@@ -275,7 +276,7 @@ impl Shard {
     fn pump_subscription(&mut self, scan: ScanRef, index: u32) {
         let connection = self.subscriptions[index as usize].connection;
         loop {
-            if self.outboxes.stall(connection) {
+            if self.outboxes.stall(connection, Some(scan)) {
                 return;
             }
             let Some(open) = self.open_scan_mut(scan) else { return };
@@ -305,13 +306,26 @@ impl Shard {
         open.scan.requests(|shard, target, after| requests.push((shard, target.table, target.filter.clone(), after)));
         for (shard, table, filter, after) in requests {
             if shard == self.index {
-                let chunk = self.table(table).chunk(&filter, after.as_deref(), &self.log);
-                self.seen[usize::from(shard)] = self.log.position();
-                if let Some(open) = self.open_scan_mut(scan) {
-                    open.scan.offer(shard, chunk);
-                }
+                self.offer_own(scan, table, &filter, after);
             } else {
                 self.links.send_control(shard, Control::Scan { scan, table, filter, after });
+            }
+        }
+    }
+
+    /// This shard answers itself; chunks without a matching row are followed by the next at once, because nobody else
+    /// would ask for it.
+    fn offer_own(&mut self, scan: ScanRef, table: TableId, filter: &KeyFilter, mut after: Option<Box<[u8]>>) {
+        loop {
+            let chunk = self.table(table).chunk(filter, after.as_deref(), &self.log);
+            self.seen[usize::from(self.index)] = self.log.position();
+            let barren = chunk.rows.is_empty() && !chunk.done;
+            after = chunk.upto.clone();
+            let own = self.index;
+            let Some(open) = self.open_scan_mut(scan) else { return };
+            open.scan.offer(own, chunk);
+            if !barren {
+                return;
             }
         }
     }
@@ -323,7 +337,7 @@ impl Shard {
         let table = &tables[usize::from(subscription.targets[target].table.0)];
         let Some(definition) = table.definition.as_deref() else { return };
         let text = table.codec.text(row.body.key(), key_text);
-        if subscription.is_shadowed(target as u8, text) {
+        if subscription.is_shadowed(target as u16, text) {
             return;
         }
         let subscriber = subscription.subscriber(index, target);
@@ -352,17 +366,9 @@ impl Shard {
 
     /// The connection has room again: scans that waited for it go on.
     pub fn resume_scans(&mut self, connection: ConnectionRef) {
-        let waiting = |open: &OpenScan| match open.owner {
-            ScanOwner::Subscription(index) => self.subscriptions[index as usize].connection == connection,
-            ScanOwner::Reader(token) => token.connection == connection,
-        };
-        let found: Vec<ScanRef> = self
-            .scans
-            .iter()
-            .filter(|(_, open)| waiting(open))
-            .map(|(index, open)| ScanRef { index: index as u32, generation: open.generation })
-            .collect();
-        found.into_iter().for_each(|scan| self.pump(scan));
+        for scan in self.outboxes.take_stalled(connection) {
+            self.pump(scan);
+        }
     }
 
     /// The next record of a reader's scan. After [`Step::Wait`], [`Completion::ScanReady`] says when to go on.

@@ -405,3 +405,85 @@ fn interest_ends_with_the_last_subscriber() {
     assert!(world.shards[0].table(TABLE).interest.is_empty());
     assert!(world.shards[1].table(TABLE).subscribers.is_empty());
 }
+
+/// A filter that matches few keys among many: the scan goes on past chunks in which nothing matches.
+#[test]
+fn a_scan_goes_past_any_number_of_keys_that_do_not_match() {
+    for shards in [1, 2] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut world = World::new(folder.path(), shards, 1);
+        let writer = world.connect(0, 0);
+        for number in 0..1500 {
+            world.write(writer, Operation::Put, &format!("a/{number:04}"));
+            world.turn(0, true);
+        }
+        world.write(writer, Operation::Put, "z");
+        world.settle();
+        let reader = world.connect(0, 1);
+        world.subscribe(reader, KeyFilter::Pattern(vec![crate::topic::Level::One].into()));
+        world.settle();
+        world.write(writer, Operation::Put, "b");
+        world.settle();
+        let seen = seen(&world.sent[&(0, 1)]);
+        assert_eq!(seen.keys().collect::<Vec<_>>(), ["b", "z"], "{shards} shards");
+    }
+}
+
+/// One filter that covers two paths of a table is one subscription with two lines in the same list.
+#[test]
+fn a_subscription_over_two_paths_of_a_table_delivers_once_and_goes_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut world = World::new(folder.path(), 1, 1);
+    let (writer, reader, other) = (world.connect(0, 0), world.connect(0, 1), world.connect(0, 2));
+    world.subscribe(other, KeyFilter::all());
+    let target = |path| Target { table: TABLE, path, filter: KeyFilter::all() };
+    world.shards[0].subscribe(Request {
+        connection: reader,
+        targets: vec![target(0), target(1)],
+        encoding: 0,
+        qos: 0,
+        no_local: false,
+        retain_as_published: false,
+        snapshot: true,
+    });
+    world.settle();
+    world.write(writer, Operation::Put, "k");
+    world.settle();
+    assert_eq!(world.sent[&(0, 1)].lines().count(), 1);
+    let (_, subscription) = world.subscribed[1];
+    world.shards[0].unsubscribe(subscription);
+    world.write(writer, Operation::Put, "k");
+    world.settle();
+    assert_eq!(world.sent[&(0, 1)].lines().count(), 1, "it is gone");
+    assert_eq!(world.sent[&(0, 2)].lines().count(), 2, "the other one is not");
+}
+
+/// A record larger than what is left of a small segment waits for one of its size, and those behind it with it.
+#[test]
+fn a_large_record_gets_a_segment_of_its_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut world = World::new(folder.path(), 1, 1);
+    let writer = world.connect(0, 0);
+    let mut tags = Vec::new();
+    for size in [100, 900_000, 7_000_000, 100] {
+        let mut document = Vec::new();
+        crate::document::Writer::write_map(&mut document, 1);
+        crate::document::Writer::write_str(&mut document, "data");
+        crate::document::Writer::write_bytes(&mut document, &vec![7; size]);
+        world.next_tag += 1;
+        let tag = world.next_tag;
+        world.written.insert(tag, "k".into());
+        let write = Write {
+            operation: Operation::Put,
+            table: TABLE,
+            body: Body::new(b"k", &document),
+            qos: 1,
+            origin: None,
+            token: Some(Token { connection: writer, tag }),
+        };
+        world.shards[0].submit(write);
+        tags.push(tag);
+    }
+    world.settle();
+    assert!(tags.iter().all(|tag| matches!(world.outcomes[tag], Outcome::Written { .. })));
+}

@@ -17,7 +17,7 @@ const DOCUMENT_SLACK_BYTES: usize = 4 * crate::limits::KEY_BYTES_MAX;
 impl Shard {
     /// Sends a write to the shard that owns its key. An outcome follows if it has a token.
     pub fn submit(&mut self, write: Write) {
-        self.outstanding += 1;
+        self.outstanding += write.weight() as usize;
         let owner = owner(write.table, write.body.key(), self.shards());
         self.send_data(owner, Data::Write(write));
     }
@@ -59,17 +59,22 @@ impl Shard {
     fn try_apply(&mut self, from: u16, write: Write) -> Result<(), Write> {
         let previous = self.table(write.table).get(write.body.key());
         let stored = self.load_previous(&write, previous);
+        // A record must reach its readers whole: patches do not make it larger than a packet may be.
+        let too_large =
+            write.operation == Operation::Patch && stored + write.body.len() > 2 * self.limits.packet_bytes_max;
         let refusal = match self.log.room(write.body.len() + stored + DOCUMENT_SLACK_BYTES) {
+            _ if too_large => Refusal::TooLarge,
             Room::Yes if write.operation == Operation::Insert && previous.is_some() => Refusal::Exists,
             Room::Yes => match self.apply(from, &write, previous) {
                 Ok(()) => return Ok(()),
                 Err(refusal) => refusal,
             },
             Room::Wait => return Err(write),
+            Room::TooLarge => Refusal::TooLarge,
             Room::Full => Refusal::DiskFull,
             Room::Fenced => Refusal::Fenced,
         };
-        self.answer(from, write.token, Outcome::Refused(refusal));
+        self.answer(from, &write, Outcome::Refused(refusal));
         Ok(())
     }
 
@@ -116,7 +121,7 @@ impl Shard {
                 [] => Ok(()),
                 sent => builder.build(&subject, sent, out),
             })
-            .map_err(Refusal::Invalid)?;
+            .map_err(|refused| refused.map_or(Refusal::TooLarge, Refusal::Invalid))?;
         match kind {
             EventKind::Put => table.set(key, Entry { location, version }),
             EventKind::Delete => _ = table.remove(key),
@@ -137,18 +142,19 @@ impl Shard {
         let outcome = Outcome::Written { version, position, existed: previous.is_some() };
         match (definition.durability, write.token) {
             (Durability::Disk, Some(token)) => {
-                self.pending.push_back(Pending { seq: position.seq, from, token, outcome });
+                self.pending.push_back(Pending { seq: position.seq, from, token, outcome, weight: write.weight() });
             }
-            _ => self.answer(from, write.token, outcome),
+            _ => self.answer(from, write, outcome),
         }
         self.fan_out(event);
         Ok(())
     }
 
-    fn answer(&mut self, from: u16, token: Option<Token>, outcome: Outcome) {
-        match token {
-            Some(token) => self.send_data(from, Data::Outcome { token, outcome }),
-            None => self.credits[usize::from(from)] += 1,
+    fn answer(&mut self, from: u16, write: &Write, outcome: Outcome) {
+        let weight = write.weight();
+        match write.token {
+            Some(token) => self.send_data(from, Data::Outcome { token, outcome, weight }),
+            None => self.credits[usize::from(from)] += weight,
         }
     }
 }
