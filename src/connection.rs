@@ -17,8 +17,9 @@ use std::net::IpAddr;
 const CARRY_PAUSE_BYTES: usize = 256 << 10;
 /// How long a goodbye may take to be read, and the peer to hang up after it.
 const LINGER_US: u64 = 2_000_000;
-/// How long one send may make no progress.
+/// How long one send may take: this, and a second more for each of so many bytes.
 const SEND_STALL_US: u64 = 60_000_000;
+const SEND_BYTES_PER_S: u64 = 64 << 10;
 
 /// What a listener's connections speak at first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,13 +53,16 @@ pub struct Connection {
     carry: Vec<u8>,
     /// The session waits for a completion.
     pub blocked: bool,
+    /// It waits for room for commands, and stands in the thread's list of those.
+    pub starved: bool,
     /// The socket is not read.
     pub paused: bool,
     /// The peer sends no more.
     pub peer_ended: bool,
     pub opened_us: u64,
     pub heard: bool,
-    pub sending_since_us: Option<u64>,
+    /// When the send under way must be complete.
+    pub send_deadline_us: Option<u64>,
     /// When its place in the wheel comes up; other places that it had count for nothing.
     pub comes_up_us: u64,
 }
@@ -83,11 +87,12 @@ impl Connection {
             session: Some(session),
             carry: Vec::new(),
             blocked: false,
+            starved: false,
             paused: false,
             peer_ended: false,
             opened_us: ticks_us,
             heard: false,
-            sending_since_us: None,
+            send_deadline_us: None,
             comes_up_us: u64::MAX,
         }
     }
@@ -241,9 +246,11 @@ impl Connection {
         match self.state {
             State::Open => {
                 let session = self.session.as_ref().and_then(|session| session.deadline()).unwrap_or(u64::MAX);
-                session.min(self.sending_since_us.map_or(u64::MAX, |since| since + SEND_STALL_US))
+                session.min(self.send_deadline_us.unwrap_or(u64::MAX))
             }
-            State::Draining { since_us } | State::Lingering { since_us } => since_us + LINGER_US,
+            // What has been said must be able to arrive, however slow the line.
+            State::Draining { since_us } => self.send_deadline_us.unwrap_or(since_us + LINGER_US),
+            State::Lingering { since_us } => since_us + LINGER_US,
             State::Closed => u64::MAX,
         }
     }
@@ -251,7 +258,7 @@ impl Connection {
     /// Its deadline has passed. True: break the connection off.
     pub fn expire(&mut self, around: &mut Surroundings<'_>) -> bool {
         let ticks_us = around.shard.ticks_us();
-        let stalled = self.sending_since_us.is_some_and(|since| ticks_us >= since + SEND_STALL_US);
+        let stalled = self.send_deadline_us.is_some_and(|at| ticks_us >= at);
         match self.state {
             State::Open if stalled => {
                 self.close(around);
@@ -265,6 +272,11 @@ impl Connection {
             State::Draining { .. } | State::Lingering { .. } => true,
             State::Closed => false,
         }
+    }
+
+    /// A send of so many bytes begins.
+    pub fn begin_send(&mut self, ticks_us: u64, bytes: usize) {
+        self.send_deadline_us = Some(ticks_us + SEND_STALL_US + bytes as u64 * 1_000_000 / SEND_BYTES_PER_S);
     }
 
     /// Whether the socket should not be read now: too much waits for a blocked session.

@@ -56,7 +56,7 @@ pub enum Failure {
     Reactor(io::Error),
 }
 
-type Created = (u32, io::Result<Box<dyn SegmentMap>>);
+type Created = (u32, io::Result<(Box<dyn SegmentMap>, Arc<File>)>);
 
 pub struct ShardThread<R> {
     reactor: R,
@@ -75,8 +75,9 @@ pub struct ShardThread<R> {
     started: Instant,
     /// Sessions that found no room for commands; tried again each turn.
     starved: Vec<Slot>,
-    /// The segment that was written last, and its descriptor.
-    segment: Option<(u32, Arc<File>)>,
+    /// Segments that are or will be appended to, and their descriptors: opened before they are needed, so that a server
+    /// that has run out of descriptors can still write.
+    segments: Vec<(u32, Arc<File>)>,
     creations: (mpsc::Sender<Created>, mpsc::Receiver<Created>),
     stop_at_us: Option<u64>,
     finished: bool,
@@ -104,7 +105,7 @@ impl<R: Reactor> ShardThread<R> {
             wheel: Wheel::new(0),
             started: Instant::now(),
             starved: Vec::new(),
-            segment: None,
+            segments: Vec::new(),
             creations: mpsc::channel(),
             stop_at_us: None,
             finished: false,
@@ -168,7 +169,8 @@ impl<R: Reactor> ShardThread<R> {
         let Some(connection) = place.as_mut().filter(|connection| connection.slot == slot) else { return };
         let mut around = Surroundings { shard: &mut self.shard, catalog: &self.catalog, scratch: &mut self.scratch };
         body(connection, &mut around);
-        if connection.blocked && !self.shard.has_room() {
+        if connection.blocked && !connection.starved && !self.shard.has_room() {
+            connection.starved = true;
             self.starved.push(slot);
         }
         if connection.wants_pause() != connection.paused {
@@ -259,6 +261,10 @@ impl<R: Reactor> ShardThread<R> {
             }
             Completion::Woken => {
                 while let Ok((segment, result)) = self.creations.1.try_recv() {
+                    let result = result.map(|(map, file)| {
+                        self.segments.push((segment, file));
+                        map
+                    });
                     if let Err(error) = self.shard.storage_complete(StorageCompletion::Created { segment, result }) {
                         warn!("no room for another log segment: {error}; writes are refused until there is");
                     }
@@ -286,7 +292,7 @@ impl<R: Reactor> ShardThread<R> {
     fn sent(&mut self, slot: Slot, buffer: SendBuffer, result: &io::Result<()>) {
         let shard = self.shard.index();
         let Some(connection) = self.connection(slot) else { return };
-        connection.sending_since_us = None;
+        connection.send_deadline_us = None;
         let reference = connection.reference(shard);
         if self.shard.outboxes.sent(reference, buffer) {
             self.shard.resume_scans(reference);
@@ -317,18 +323,22 @@ impl<R: Reactor> ShardThread<R> {
         }
     }
 
+    /// Lets those go on that found no room for commands; those that had no turn come first the next time.
     fn retry_starved(&mut self) {
-        for slot in std::mem::take(&mut self.starved) {
-            if !self.shard.has_room() {
-                self.starved.push(slot);
-                continue;
-            }
+        let mut waiting = std::mem::take(&mut self.starved).into_iter();
+        while self.shard.has_room()
+            && let Some(slot) = waiting.next()
+        {
             self.with(slot, |connection, around| {
+                connection.starved = false;
                 if connection.blocked && connection.state == State::Open {
                     connection.retry(around);
                 }
             });
         }
+        let served = std::mem::take(&mut self.starved);
+        self.starved.extend(waiting);
+        self.starved.extend(served);
     }
 
     fn expire(&mut self, due: &mut Vec<Slot>) {
@@ -388,34 +398,42 @@ impl<R: Reactor> ShardThread<R> {
         while let Some(request) = self.shard.storage_request() {
             match request {
                 StorageRequest::Commit { segment, offset, data } => {
-                    let file = match &self.segment {
-                        Some((open, file)) if *open == segment => file.clone(),
-                        _ => {
+                    self.segments.retain(|(own, _)| *own >= segment);
+                    let known = self.segments.iter().find(|(own, _)| *own == segment).map(|(_, file)| file.clone());
+                    let file = match known {
+                        Some(file) => file,
+                        None => {
                             let file = Arc::new(self.directory.open_segment(segment)?);
-                            self.segment = Some((segment, file.clone()));
+                            self.segments.push((segment, file.clone()));
                             file
                         }
                     };
                     self.reactor.commit(Commit { file, offset, data });
                 }
-                StorageRequest::Create { segment, bytes } => self.create_segment(segment, bytes)?,
+                StorageRequest::Create { segment, bytes } => self.create_segment(segment, bytes),
             }
         }
         Ok(())
     }
 
     /// Zero-fills the next segment on a thread of its own: it takes a while, and nobody waits for it.
-    fn create_segment(&self, segment: u32, bytes: u64) -> io::Result<()> {
+    fn create_segment(&self, segment: u32, bytes: u64) {
         let (directory, sender, wake) = (self.directory.clone(), self.creations.0.clone(), self.wake.clone());
-        let name = format!("segment-{}", self.shard.index());
-        std::thread::Builder::new().name(name).spawn(move || {
-            let result = directory.create(segment, bytes);
+        let answer = move |result| {
             // The receiver is gone only if the server has stopped.
             if sender.send((segment, result)).is_ok() {
                 shards::link::Wake::wake(&*wake);
             }
-        })?;
-        Ok(())
+        };
+        let refused = answer.clone();
+        let name = format!("segment-{}", self.shard.index());
+        let spawned = std::thread::Builder::new().name(name).spawn(move || {
+            let created = directory.create(segment, bytes);
+            answer(created.and_then(|map| Ok((map, Arc::new(directory.open_segment(segment)?)))));
+        });
+        if let Err(error) = spawned {
+            refused(Err(error));
+        }
     }
 
     /// One send for each connection that something was written to in this turn.
@@ -428,7 +446,7 @@ impl<R: Reactor> ShardThread<R> {
                 continue;
             }
             if let Some(buffer) = self.shard.outboxes.take(index) {
-                connection.sending_since_us = Some(ticks_us);
+                connection.begin_send(ticks_us, buffer.len());
                 let slot = connection.slot;
                 self.reactor.send(slot, buffer);
                 self.schedule(slot);

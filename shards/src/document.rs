@@ -224,9 +224,17 @@ pub fn attribute<'a>(document: &'a [u8], name: &str) -> Option<&'a [u8]> {
     None
 }
 
+/// Whether a text can stand in an HTTP field and in an MQTT property: short, printable ASCII.
+pub fn is_content_type(text: &str) -> bool {
+    (1..=255).contains(&text.len()) && text.bytes().all(|byte| (0x20..0x7f).contains(&byte))
+}
+
 /// The parts of an opaque document `{contentType, data}` (compat §7): its content type and its bytes or text.
 pub fn opaque(document: &[u8]) -> Option<(&str, &[u8])> {
     let Token::Str(content_type) = Reader::new(attribute(document, "contentType")?).next()? else { return None };
+    if !is_content_type(content_type) {
+        return None;
+    }
     match Reader::new(attribute(document, "data")?).next()? {
         Token::Bytes(data) => Some((content_type, data)),
         Token::Str(text) => Some((content_type, text.as_bytes())),

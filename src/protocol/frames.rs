@@ -75,7 +75,8 @@ impl FrameEncoder {
         let slash = if path.is_empty() || context.key_text.is_empty() { "" } else { "/" };
         let topic_bytes = path.len() + slash.len() + context.key_text.len();
         // A key that a client gave over REST may be no topic name [MQTT-3.3.2-2].
-        if topic_bytes == 0 || context.key_text.contains(['+', '#', '\0']) {
+        let reserved = path.is_empty() && context.key_text.starts_with('$'); // [MQTT-4.7.2-1]
+        if topic_bytes == 0 || reserved || context.key_text.contains(['+', '#', '\0']) {
             return None;
         }
         self.payload.clear();

@@ -155,6 +155,7 @@ pub trait Session: Send {
 pub fn explain(refusal: &Refusal) -> String {
     match refusal {
         Refusal::Exists => "Record already exists".into(),
+        Refusal::TooLarge => "The record would be too large".into(),
         Refusal::DiskFull => "The disk is full".into(),
         Refusal::Fenced => "The disk has failed; the server is stopping".into(),
         Refusal::Invalid(violations) => {
@@ -170,6 +171,7 @@ pub fn explain(refusal: &Refusal) -> String {
                     Rule::Required => {
                         format!("Property {property} is required (and does not allow null values)")
                     }
+                    Rule::TooMany => format!("A record has at most {} properties", shards::limits::PROPERTIES_MAX),
                     Rule::NotAssignable => format!("Property {property} is computed or related and cannot be assigned"),
                 }
             };
@@ -186,6 +188,8 @@ pub fn target_of(resolved: Resolved<'_>, catalog: &Catalog) -> Option<Target> {
     let Resolved { table, path, rest, slash } = resolved;
     let filter = match rest {
         "" if slash => KeyFilter::all(),
+        // `/T//`: an empty key that has lost its name must not stand for the whole table.
+        "/" => return None,
         rest => match rest.strip_suffix('/') {
             Some(prefix) => KeyFilter::below(prefix),
             None => KeyFilter::exact(rest, KeyCodec::of(catalog.table(table)))?,

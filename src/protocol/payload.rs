@@ -2,7 +2,7 @@
 //! anything else is opaque and becomes `{contentType, data}`, to be passed on verbatim.
 
 use super::format::{DecodeError, Decoder, Format};
-use shards::document::{Reader, Token, Writer};
+use shards::document::{Reader, Token, Writer, is_content_type};
 
 /// The content type of bytes that nobody has named.
 pub const OCTET_STREAM: &str = "application/octet-stream";
@@ -43,6 +43,7 @@ pub fn is_map(document: &[u8]) -> bool {
 
 /// Text stays text, so that it reads well in JSON; other data are bytes.
 fn write_opaque(content_type: &str, payload: &[u8], out: &mut Vec<u8>) {
+    let content_type = if is_content_type(content_type) { content_type } else { OCTET_STREAM };
     out.write_map(2);
     out.write_str("contentType");
     out.write_str(content_type);

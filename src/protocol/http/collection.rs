@@ -26,7 +26,15 @@ pub(super) struct Clearing {
     table: TableId,
     under_way: usize,
     at_end: bool,
-    problem: Option<String>,
+    problem: Option<(u16, String)>,
+    format: Format,
+}
+
+impl Clearing {
+    /// Nothing is under way that would carry it on.
+    pub fn waits_for_room(&self) -> bool {
+        self.under_way == 0
+    }
 }
 
 /// The bytes around rows: an array, but in MessagePack a sequence (compat §7.1).
@@ -48,14 +56,14 @@ fn closing(format: Format) -> &'static [u8] {
 
 impl HttpSession {
     pub(super) fn list(&mut self, context: &mut Context<'_>, resource: &Resource<'_>, format: Format) -> Flow {
+        let Some(target) = target_of(resource.resolved, context.catalog) else {
+            return self.problem(context, 404, "not_found", "no record can have such a key");
+        };
         self.exchange.keep_alive &= self.exchange.minor == 1;
         self.exchange.respond_in_pieces(context, format.media_type(), &[]);
         if self.exchange.head_only {
             return self.answered(context);
         }
-        let Some(target) = target_of(resource.resolved, context.catalog) else {
-            return self.answered(context); // not reached: prefixes are never invalid keys
-        };
         let token = Token { connection: context.connection, tag: 0 };
         let scan = context.shard.scan(token, target);
         self.pending = Pending::Listing(Box::new(Listing { scan, format, first: true }));
@@ -65,7 +73,7 @@ impl HttpSession {
     /// Writes rows until the scan waits, the outbox is full enough, or all is said.
     pub(super) fn continue_listing(&mut self, context: &mut Context<'_>, mut listing: Box<Listing>) -> Flow {
         loop {
-            if context.shard.outboxes.stall(context.connection) {
+            if context.shard.outboxes.stall(context.connection, Some(listing.scan)) {
                 self.pending = Pending::Listing(listing);
                 return Flow::Blocked;
             }
@@ -117,13 +125,13 @@ impl HttpSession {
         });
     }
 
-    pub(super) fn clear(&mut self, context: &mut Context<'_>, resource: &Resource<'_>) -> Flow {
+    pub(super) fn clear(&mut self, context: &mut Context<'_>, resource: &Resource<'_>, format: Format) -> Flow {
         let Some(target) = target_of(resource.resolved, context.catalog) else {
             return self.problem(context, 404, "not_found", "no record can have such a key");
         };
         let token = Token { connection: context.connection, tag: 0 };
         let scan = context.shard.scan(token, target);
-        let clearing = Clearing { scan, table: resource.table, under_way: 0, at_end: false, problem: None };
+        let clearing = Clearing { scan, table: resource.table, under_way: 0, at_end: false, problem: None, format };
         self.pending = Pending::Clearing(Box::new(clearing));
         Flow::Blocked
     }
@@ -159,7 +167,7 @@ impl HttpSession {
         clearing.under_way -= 1;
         if let Outcome::Refused(refusal) = outcome {
             clearing.at_end = true;
-            clearing.problem = Some(explain(refusal));
+            clearing.problem = Some((super::records::status_of(refusal).0, explain(refusal)));
         }
         if clearing.under_way <= DELETES_MAX / 2 {
             return self.continue_clearing(context, clearing);
@@ -175,9 +183,9 @@ impl HttpSession {
         }
         context.shard.close_scan(clearing.scan);
         match &clearing.problem {
-            Some(problem) => self.problem(context, 507, "not_all_deleted", problem),
+            Some((status, problem)) => self.problem(context, *status, "not_all_deleted", problem),
             None => {
-                self.exchange.document(context, 200, Format::Json, &[0xc3], |_| {});
+                self.exchange.document(context, 200, clearing.format, &[0xc3], |_| {});
                 self.answered(context)
             }
         }

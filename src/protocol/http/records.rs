@@ -2,7 +2,7 @@
 
 use super::request::Request;
 use super::response::{Body, write_field};
-use super::session::{HttpSession, Pending, Resource};
+use super::session::{HttpSession, NOT_ACCEPTABLE, Pending, Resource};
 use crate::protocol::format::{DecodeError, Format};
 use crate::protocol::{Context, Flow, explain, payload};
 use shards::clock::Version;
@@ -12,6 +12,9 @@ use shards::event;
 use shards::key::{KeyCodec, encode_integer};
 use shards::schema::{Kind, TableId};
 
+/// How many keys are generated for one record, where clients have taken those that came next.
+const KEY_TRIES: u32 = 64;
+
 /// A request about a record whose outcome is on its way.
 pub(super) struct Waiting {
     format: Format,
@@ -19,23 +22,36 @@ pub(super) struct Waiting {
 }
 
 enum What {
+    /// `acceptable`: a document in the chosen format may be sent; if not, only what is stored opaque.
     Read {
         attribute: Option<String>,
         if_none_match: Vec<String>,
+        acceptable: bool,
     },
     /// PUT and PATCH.
     Written,
     Deleted,
-    /// POST. The write is kept where the key was generated: if it is taken the next one is tried.
+    /// POST. The write is kept where the key was generated: if it is taken the next one is tried, so many times.
     Created {
         table: TableId,
         key: Vec<u8>,
-        retry: Option<Write>,
+        retry: Option<(u32, Write)>,
     },
 }
 
-/// The entity tag of a version: opaque, quoted.
-fn write_etag(version: Version, out: &mut String) {
+/// Status and code of a write that was refused.
+pub(super) fn status_of(refusal: &Refusal) -> (u16, &'static str) {
+    match refusal {
+        Refusal::Invalid(_) => (400, "invalid_record"),
+        Refusal::Exists => (409, "exists"),
+        Refusal::TooLarge => (413, "too_large"),
+        Refusal::DiskFull => (507, "disk_full"),
+        Refusal::Fenced => (503, "disk_failed"),
+    }
+}
+
+/// The entity tag of a version in a format (`None`: opaque, the same bytes in each): opaque itself, quoted.
+fn write_etag(version: Version, format: Option<Format>, out: &mut String) {
     const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
     let mut digits = Vec::new();
     let mut rest = version.0;
@@ -45,6 +61,12 @@ fn write_etag(version: Version, out: &mut String) {
     }
     out.push('"');
     out.extend(digits.iter().rev().map(|digit| *digit as char));
+    // A strong validator tells representations apart (RFC 9110 §8.8.1).
+    out.push_str(match format {
+        None | Some(Format::Json) => "",
+        Some(Format::Cbor) => "-c",
+        Some(Format::MessagePack) => "-m",
+    });
     out.push('"');
 }
 
@@ -71,7 +93,7 @@ impl HttpSession {
         context: &mut Context<'_>,
         request: &Request<'_>,
         resource: &Resource<'_>,
-        format: Format,
+        format: Option<Format>,
     ) -> Flow {
         let key = match self.key(context, resource) {
             Ok(key) => key,
@@ -81,13 +103,17 @@ impl HttpSession {
         context.shard.read(token, resource.table, &key);
         let attribute = resource.attribute.map(str::to_owned);
         let if_none_match = request.list("if-none-match").map(str::to_owned).collect();
-        self.wait(format, What::Read { attribute, if_none_match })
+        let what = What::Read { attribute, if_none_match, acceptable: format.is_some() };
+        self.wait(format.unwrap_or(Format::Json), what)
     }
 
     /// The body as a canonical document after `out`'s first bytes, or an answer that says what is wrong with it.
     fn body(&mut self, context: &mut Context<'_>, request: &Request<'_>, out: &mut Vec<u8>) -> Result<(), Flow> {
         let content_type = request.field("content-type").filter(|text| !text.is_empty());
         let start = out.len();
+        if request.field("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
+            return Err(self.problem(context, 415, "unsupported_content_encoding", "no content coding is supported"));
+        }
         if request.body.is_empty() {
             return Err(self.problem(context, 400, "no_body", "a body with the record is required"));
         }
@@ -152,14 +178,6 @@ impl HttpSession {
         resource: &Resource<'_>,
         format: Format,
     ) -> Flow {
-        if !resource.resolved.rest.is_empty() {
-            return self.problem(
-                context,
-                405,
-                "method_not_allowed",
-                "records are created in the collection of the table",
-            );
-        }
         let mut sent = Vec::new();
         if let Err(flow) = self.body(context, request, &mut sent) {
             return flow;
@@ -173,50 +191,53 @@ impl HttpSession {
             Some(_) => return self.problem(context, 400, "bad_key", "the key in the body is not valid for this table"),
             None => false,
         };
-        if !is_given {
-            self.generate_key(context, resource.table, codec, &mut key);
+        if !is_given && !self.generate_key(context, resource.table, codec, &mut key) {
+            return self.problem(context, 409, "no_keys_left", "all keys of this table have been given out");
         }
         let write = created(context, resource.table, &key, &sent);
-        let retry = (!is_given).then(|| write.clone());
+        let retry = (!is_given).then(|| (KEY_TRIES, write.clone()));
         context.shard.submit(write);
         self.wait(format, What::Created { table: resource.table, key, retry })
     }
 
-    fn generate_key(&self, context: &mut Context<'_>, table: TableId, codec: KeyCodec, key: &mut Vec<u8>) {
+    /// False: there are no keys left.
+    fn generate_key(&self, context: &mut Context<'_>, table: TableId, codec: KeyCodec, key: &mut Vec<u8>) -> bool {
         key.clear();
         let shards = context.shard.shards();
         match codec {
             KeyCodec::Text => key.extend_from_slice(uuid::Uuid::new_v4().to_string().as_bytes()),
-            KeyCodec::Integer => encode_integer(context.shard.table_mut(table).generate_key(shards), key),
+            KeyCodec::Integer => match context.shard.table_mut(table).generate_key(shards) {
+                Some(number) => encode_integer(number, key),
+                None => return false,
+            },
             KeyCodec::Auto => {
-                let number = context.shard.table_mut(table).generate_key(shards).to_string();
-                codec.encode_text(&number, key).expect("a number is a key");
+                let Some(number) = context.shard.table_mut(table).generate_key(shards) else { return false };
+                codec.encode_text(&number.to_string(), key).expect("a number is a key");
             }
         }
+        true
     }
 
     pub(super) fn record_done(&mut self, context: &mut Context<'_>, waiting: Waiting, outcome: Outcome) -> Flow {
         let Waiting { format, what } = waiting;
         match (outcome, what) {
-            (Outcome::Record(stored), What::Read { attribute, if_none_match }) => {
+            (Outcome::Record(stored), What::Read { attribute, if_none_match, acceptable }) => {
+                let format = Some(format).filter(|_| acceptable);
                 return self.found(context, format, stored, attribute.as_deref(), &if_none_match);
             }
-            (Outcome::Refused(Refusal::Exists), What::Created { table, retry: Some(write), .. }) => {
+            (Outcome::Refused(Refusal::Exists), What::Created { table, retry: Some((tries @ 1.., write)), .. }) => {
                 // The generated key is taken: the next one.
                 let mut key = Vec::new();
                 let codec = KeyCodec::of(context.catalog.table(table));
-                self.generate_key(context, table, codec, &mut key);
+                if !self.generate_key(context, table, codec, &mut key) {
+                    return self.problem(context, 409, "no_keys_left", "all keys of this table have been given out");
+                }
                 let again = created(context, table, &key, write.body.document());
                 context.shard.submit(again.clone());
-                return self.wait(format, What::Created { table, key, retry: Some(again) });
+                return self.wait(format, What::Created { table, key, retry: Some((tries - 1, again)) });
             }
             (Outcome::Refused(refusal), _) => {
-                let (status, code) = match &refusal {
-                    Refusal::Invalid(_) => (400, "invalid_record"),
-                    Refusal::Exists => (409, "exists"),
-                    Refusal::DiskFull => (507, "disk_full"),
-                    Refusal::Fenced => (503, "disk_failed"),
-                };
+                let (status, code) = status_of(&refusal);
                 return self.problem(context, status, code, &explain(&refusal));
             }
             (Outcome::Written { .. }, What::Created { table, key, .. }) => {
@@ -236,7 +257,7 @@ impl HttpSession {
     fn found(
         &mut self,
         context: &mut Context<'_>,
-        format: Format,
+        format: Option<Format>,
         stored: Option<Stored>,
         attribute: Option<&str>,
         if_none_match: &[String],
@@ -245,15 +266,20 @@ impl HttpSession {
             self.exchange.respond(context, 404, |_| {}, None);
             return self.answered(context);
         };
+        let opaque = if attribute.is_none() { document::opaque(&stored.document) } else { None };
+        if opaque.is_none() && format.is_none() {
+            return self.problem(context, 406, "not_acceptable", NOT_ACCEPTABLE);
+        }
         let mut etag = String::new();
-        write_etag(stored.version, &mut etag);
+        write_etag(stored.version, format.filter(|_| opaque.is_none()), &mut etag);
+        let format = format.unwrap_or(Format::Json);
         let is_known = |tag: &String| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag;
         let write_tag = |out: &mut Vec<u8>| write_field("ETag", &etag, out);
         if if_none_match.iter().any(is_known) {
             self.exchange.respond(context, 304, write_tag, None);
             return self.answered(context);
         }
-        match (attribute, document::opaque(&stored.document)) {
+        match (attribute, opaque) {
             (Some(name), _) => match document::attribute(&stored.document, name) {
                 Some(value) => self.exchange.document(context, 200, format, value, write_tag),
                 None => self.exchange.respond(context, 404, |_| {}, None),
@@ -339,7 +365,7 @@ fn percent_encode(text: &str) -> String {
     use std::fmt::Write;
     let mut out = String::new();
     for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte) {
+        if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=@".contains(&byte) {
             out.push(byte as char);
         } else {
             let _ = write!(out, "%{byte:02X}");

@@ -266,7 +266,9 @@ impl Framing {
         loop {
             let Some(line) = line(&input[self.at..], CHUNK_LINE_BYTES_MAX)? else { return Ok(false) };
             let size = chunk_size(&input[self.at..self.at + line])?;
-            if self.chunks.len() + size > body_bytes_max {
+            // Sizes and extensions may not be much longer than what they wrap.
+            let wrapping = self.at - self.head_bytes > 8 * body_bytes_max + (64 << 10);
+            if wrapping || self.chunks.len() + size > body_bytes_max {
                 return Err(RequestError { status: 413, what: "the body is larger than the server accepts" });
             }
             let start = self.at + line + 2;

@@ -9,7 +9,7 @@ use super::records::Waiting;
 use super::request::{Progress, Reader, Request};
 use super::response::{Body, Exchange, write_field};
 use crate::protocol::format::Format;
-use crate::protocol::{Context, Credentials, Flow, Session};
+use crate::protocol::{Context, Credentials, Flow, Session, Upgrade};
 use shards::command::Completion;
 use shards::schema::TableId;
 use shards::topic::Resolved;
@@ -25,6 +25,29 @@ pub(super) const ALLOW_RECORD: &str = "GET, HEAD, PUT, PATCH, DELETE, OPTIONS";
 pub(super) const ALLOW_COLLECTION: &str = "GET, HEAD, POST, DELETE, OPTIONS";
 const ALLOW_TABLE: &str = "GET, HEAD, OPTIONS";
 const ALLOW_ALL: &str = "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS";
+
+pub(super) const NOT_ACCEPTABLE: &str = "nothing that Accept lists can be sent; supported: application/json, \
+                                          application/cbor, application/x-msgpack, text/event-stream";
+/// WebSocket close code of a client that may not come in (compat §4).
+const CLOSE_UNAUTHORIZED: u16 = 3000;
+
+fn is_web_socket(request: &Request<'_>) -> bool {
+    // An upgrade of HTTP/1.0 is not looked at (RFC 9110 §7.8).
+    request.method == "GET"
+        && request.minor == 1
+        && request.lists("connection", "upgrade")
+        && request.lists("upgrade", "websocket")
+}
+
+/// Whether a Host field names this machine as no stranger can: by address, or as localhost.
+fn is_local_name(host: &str) -> bool {
+    let port = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let name = port.map_or(host, |(name, _)| name);
+    name.is_empty()
+        || name.eq_ignore_ascii_case("localhost")
+        || name.to_ascii_lowercase().ends_with(".localhost")
+        || name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok()
+}
 
 /// What the current request waits for.
 pub(super) enum Pending {
@@ -56,6 +79,10 @@ impl Resource<'_> {
     /// Whether the path ends with a slash: it names many records.
     pub fn is_collection(&self) -> bool {
         self.resolved.slash && (self.resolved.rest.is_empty() || self.resolved.rest.ends_with('/'))
+    }
+
+    fn is_record(&self) -> bool {
+        !self.is_collection() && !self.is_table()
     }
 
     /// Whether the path is the exported path itself.
@@ -119,7 +146,7 @@ impl HttpSession {
         let Some(decoded) = path::decode(request.path) else {
             return self.problem(context, 400, "bad_path", "the path is not valid percent-encoded UTF-8");
         };
-        if request.method == "GET" && request.lists("connection", "upgrade") && request.lists("upgrade", "websocket") {
+        if is_web_socket(request) {
             return self.upgrade_to_web_socket(context, request, &decoded);
         }
         if matches!(request.method, "GET" | "HEAD")
@@ -148,6 +175,16 @@ impl HttpSession {
         // `Og==`: empty name and empty password mean none (compat §8).
         let credentials = credentials.filter(|_| basic != Some("Og=="));
         if !context.catalog.authority.admits(context.address, credentials) {
+            if is_web_socket(request) {
+                // Browsers are shown no status of a handshake that fails: accepted, then closed with the reason.
+                let target = Err((CLOSE_UNAUTHORIZED, "Login failed".to_owned()));
+                return Some(
+                    self.accept_web_socket(context, request, |_, _| Upgrade::WebSocket {
+                        target,
+                        format: Format::Json,
+                    }),
+                );
+            }
             let what = if basic.is_some() { "Login failed" } else { "invalid token" };
             let json = format!("{{\"error\":\"{what}\"}}");
             let body = Body { content_type: "application/json", bytes: json.as_bytes() };
@@ -161,6 +198,12 @@ impl HttpSession {
         }
         let host = request.field("host").unwrap_or_default();
         let same = origin.is_none_or(|origin| origin.split_once("://").is_some_and(|(_, own)| own == host));
+        // A name that a stranger has pointed at this machine: his page would pass for one of ours (DNS rebinding).
+        let open = context.catalog.cors.iter().any(|own| own == "*");
+        if !open && self.exchange.origin.is_none() && !is_local_name(host) {
+            let detail = "this server is reached by an address or as localhost; list other origins in http.cors";
+            return Some(self.problem(context, 403, "host_not_allowed", detail));
+        }
         let changes = !matches!(request.method, "GET" | "HEAD" | "OPTIONS") || request.lists("upgrade", "websocket");
         if changes && !same && self.exchange.origin.is_none() {
             let detail = "pages of this origin are not allowed; list it in http.cors";
@@ -214,6 +257,12 @@ impl HttpSession {
             let detail = format!("no table is exported at {decoded}");
             return self.problem(context, 404, "not_found", &detail);
         };
+        let conditions = ["if-match", "if-none-match", "if-unmodified-since"];
+        let reads = matches!(request.method, "GET" | "HEAD");
+        if !reads && conditions.iter().any(|name| request.field(name).is_some()) {
+            // A condition must not be passed over (RFC 9110 §13.1).
+            return self.problem(context, 501, "not_implemented", "conditional writes are not implemented yet");
+        }
         if !request.query.is_empty() {
             let detail = "queries are not implemented yet; records and collections are read by their path";
             return self.problem(context, 501, "not_implemented", detail);
@@ -230,25 +279,27 @@ impl HttpSession {
         }
         let format = match (resource.format, accepted, request.method) {
             (Some(format), ..) | (None, Some(Representation::Document(format)), _) => format,
+            // What is stored opaque is sent as it is, whatever Accept says: that is seen when it is found.
+            (None, None, "GET" | "HEAD") if resource.is_record() => {
+                return self.read(context, request, &resource, None);
+            }
             (None, _, "GET" | "HEAD") => {
-                let detail = "nothing that Accept lists can be sent; supported: application/json, application/cbor, \
-                              application/x-msgpack, text/event-stream";
-                return self.problem(context, 406, "not_acceptable", detail);
+                return self.problem(context, 406, "not_acceptable", NOT_ACCEPTABLE);
             }
             _ => Format::Json, // nothing to send, or only a problem
         };
         match request.method {
             "GET" | "HEAD" if resource.is_table() => self.describe(context, &resource, format),
             "GET" | "HEAD" if resource.is_collection() => self.list(context, &resource, format),
-            "GET" | "HEAD" => self.read(context, request, &resource, format),
-            "POST" if resource.is_collection() => self.create(context, request, &resource, format),
-            "DELETE" if resource.is_collection() => self.clear(context, &resource),
+            "GET" | "HEAD" => self.read(context, request, &resource, Some(format)),
+            "POST" if resource.is_collection() && resource.resolved.rest.is_empty() => {
+                self.create(context, request, &resource, format)
+            }
+            "DELETE" if resource.is_collection() => self.clear(context, &resource, format),
             "PUT" if resource.is_collection() && resource.resolved.rest.is_empty() => {
                 self.problem(context, 501, "not_implemented", "writing many records at once is not implemented yet")
             }
-            "PUT" | "PATCH" | "DELETE" if !resource.is_collection() && !resource.is_table() => {
-                self.write(context, request, &resource, format)
-            }
+            "PUT" | "PATCH" | "DELETE" if resource.is_record() => self.write(context, request, &resource, format),
             method if resource.is_table() => self.not_allowed(context, method, ALLOW_TABLE),
             method if resource.is_collection() => self.not_allowed(context, method, ALLOW_COLLECTION),
             method => self.not_allowed(context, method, ALLOW_RECORD),
@@ -258,11 +309,18 @@ impl HttpSession {
 
 impl Session for HttpSession {
     fn receive(&mut self, context: &mut Context<'_>, input: &[u8]) -> (usize, Flow) {
+        if let Pending::Clearing(clearing) = &self.pending
+            && clearing.waits_for_room()
+            && context.shard.has_room()
+            && let Pending::Clearing(clearing) = std::mem::replace(&mut self.pending, Pending::Nothing)
+        {
+            return (0, self.continue_clearing(context, clearing));
+        }
         if !matches!(self.pending, Pending::Nothing) || !context.shard.has_room() {
             return (0, Flow::Blocked);
         }
         // A client that asks on without reading the answers waits until it has read them.
-        if context.shard.outboxes.stall(context.connection) {
+        if context.shard.outboxes.stall(context.connection, None) {
             return (0, Flow::Blocked);
         }
         if input.is_empty() {
@@ -320,6 +378,10 @@ impl Session for HttpSession {
     }
 
     fn expire(&mut self, context: &mut Context<'_>) -> Flow {
+        if !self.reader.has_begun() && context.shard.outboxes.bytes(context.connection) > 0 {
+            self.since_us = context.ticks_us(); // it is not idle: the last answer is still on its way
+            return Flow::Continue;
+        }
         if self.reader.has_begun() {
             self.exchange = Exchange::broken();
             self.exchange.problem(context, 408, "timeout", "the request did not arrive in time");

@@ -33,13 +33,31 @@ impl HttpSession {
         request: &Request<'_>,
         decoded: &str,
     ) -> Flow {
-        if request.minor == 0 {
-            return self.problem(context, 505, "http_version", "WebSocket needs HTTP/1.1");
-        }
+        self.accept_web_socket(context, request, |session, context| {
+            let outgoing = match negotiate(request.list("accept")) {
+                Some(Representation::Document(format)) => Some(format),
+                _ => None,
+            };
+            if request.list("sec-websocket-protocol").any(|offered| offered == "mqtt") {
+                let incoming = request.field("content-type").and_then(Format::of_media_type);
+                return Upgrade::MqttOverWebSocket { incoming, outgoing: outgoing.unwrap_or(Format::Json) };
+            }
+            session.web_socket_on_records(context, request, decoded, outgoing)
+        })
+    }
+
+    /// Checks and answers the handshake; `upgrade` says what the connection is for.
+    pub(super) fn accept_web_socket(
+        &mut self,
+        context: &mut Context<'_>,
+        request: &Request<'_>,
+        upgrade: impl FnOnce(&HttpSession, &Context<'_>) -> Upgrade,
+    ) -> Flow {
         if request.field("sec-websocket-version") != Some("13") {
             self.exchange.problem_with(context, 426, "websocket_version", "WebSocket version 13 is served", |out| {
                 write_field("Sec-WebSocket-Version", "13", out);
                 write_field("Upgrade", "websocket", out);
+                write_field("Connection", "Upgrade", out);
             });
             return self.answered(context);
         }
@@ -51,19 +69,9 @@ impl HttpSession {
         };
         let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
         let offered: Vec<&str> = request.list("sec-websocket-protocol").collect();
-        let is_mqtt = offered.contains(&"mqtt");
         // A browser gives up unless one of the subprotocols that it offered is chosen.
-        let chosen = if is_mqtt { Some("mqtt") } else { offered.first().copied() };
-        let incoming = request.field("content-type").and_then(Format::of_media_type);
-        let outgoing = match negotiate(request.list("accept")) {
-            Some(Representation::Document(format)) => Some(format),
-            _ => None,
-        };
-        let upgrade = if is_mqtt {
-            Upgrade::MqttOverWebSocket { incoming, outgoing: outgoing.unwrap_or(Format::Json) }
-        } else {
-            self.web_socket_on_records(context, request, decoded, outgoing)
-        };
+        let chosen = if offered.contains(&"mqtt") { Some("mqtt") } else { offered.first().copied() };
+        let upgrade = upgrade(self, context);
         self.exchange.switch_protocols(context, &accept, chosen);
         Flow::Upgrade(Box::new(upgrade))
     }

@@ -29,6 +29,8 @@ const KEEP_ALIVE_FACTOR: f64 = 1.5;
 const RECEIVE_MAXIMUM: u16 = INFLIGHT_MAX as u16;
 /// Characters of a reason string that is sent.
 const REASON_BYTES_MAX: usize = 256;
+/// What else is in a packet with a reason string, at most.
+const REASON_PACKET_BYTES: usize = 16;
 
 enum State {
     Fresh,
@@ -73,6 +75,10 @@ pub struct MqttSession {
     wants_problem_information: bool,
     /// The server is about to stop: nothing more is read, what is owed is still acknowledged.
     stopping: bool,
+    /// CONNECT asked for a session that outlives the connection.
+    asked_expiry: bool,
+    /// The largest packet that the client takes.
+    packet_bytes_max: usize,
     ended: bool,
 }
 
@@ -121,6 +127,8 @@ impl MqttSession {
             connack: None,
             wants_problem_information: true,
             stopping: false,
+            asked_expiry: false,
+            packet_bytes_max: usize::MAX,
             ended: false,
         }
     }
@@ -150,12 +158,12 @@ impl MqttSession {
             (_, Packet::Unsubscribe { packet_id, filters, .. }) => self.unsubscribe(context, packet_id, &filters),
             (_, Packet::PingReq) => context.write(write_pingresp), // [MQTT-3.12.4-1]
             (_, Packet::Disconnect { reason: code, properties }) => {
-                if properties.session_expiry_interval.is_some_and(|seconds| seconds > 0) {
-                    // Granted expiry was 0 [MQTT-3.14.2-2].
+                if !self.asked_expiry && properties.session_expiry_interval.is_some_and(|seconds| seconds > 0) {
+                    // It was 0 in CONNECT [MQTT-3.14.2-2].
                     return Err(Goodbye::new(reason::PROTOCOL_ERROR, "session expiry was 0 and cannot be raised"));
                 }
-                if code != reason::DISCONNECT_WITH_WILL {
-                    self.will = None; // [MQTT-3.14.4-3]
+                if code == reason::SUCCESS {
+                    self.will = None; // no other reason takes it back [MQTT-3.14.4-3]
                 }
                 self.state = State::Closing;
                 return Ok(Flow::Close);
@@ -170,6 +178,7 @@ impl MqttSession {
     fn connect(&mut self, context: &mut Context<'_>, connect: &Connect<'_>) -> Result<Flow, Goodbye> {
         self.version = connect.version;
         let is_v5 = connect.version == Version::V5;
+        self.packet_bytes_max = connect.properties.maximum_packet_size.map_or(usize::MAX, |bytes| bytes as usize);
         if connect.properties.authentication_method.is_some() {
             return Err(Goodbye::new(reason::BAD_AUTHENTICATION_METHOD, "no authentication method is supported"));
         }
@@ -204,12 +213,15 @@ impl MqttSession {
             parts.server_keep_alive = Some(keep_alive);
         }
         self.keep_alive_us = (f64::from(keep_alive) * KEEP_ALIVE_FACTOR * 1e6) as u64;
-        parts.no_session_expiry = connect.properties.session_expiry_interval.is_some_and(|seconds| seconds > 0);
+        self.asked_expiry = connect.properties.session_expiry_interval.is_some_and(|seconds| seconds > 0);
+        parts.no_session_expiry = self.asked_expiry;
         self.wants_problem_information = connect.properties.request_problem_information.unwrap_or(true);
         let window = connect.properties.receive_maximum.unwrap_or(u16::MAX).min(INFLIGHT_MAX as u16);
         context.shard.outboxes.set_window(context.connection, window);
-        if let Some(bytes) = connect.properties.maximum_packet_size {
-            context.shard.outboxes.set_frame_bytes_max(context.connection, bytes as usize);
+        if self.packet_bytes_max != usize::MAX {
+            let head = if context.framing == Framing::WebSocket { 10 } else { 0 };
+            let bytes = self.packet_bytes_max.saturating_add(head);
+            context.shard.outboxes.set_frame_bytes_max(context.connection, bytes);
         }
         if let Some(will) = &connect.will {
             if will.qos == 2 {
@@ -229,12 +241,19 @@ impl MqttSession {
         Ok(Flow::Blocked)
     }
 
+    /// As much of a text as goes into a reason string; none where the packet would be too large for the client
+    /// [MQTT-3.2.2-19, MQTT-3.4.2-2, MQTT-3.14.2-3].
+    fn reason_text<'t>(&self, text: &'t str) -> Option<&'t str> {
+        let cut = &text[..text.floor_char_boundary(REASON_BYTES_MAX)];
+        (cut.len() + REASON_PACKET_BYTES <= self.packet_bytes_max).then_some(cut)
+    }
+
     /// A CONNACK that says no, and the end [MQTT-3.2.2-7].
     fn refuse(&mut self, context: &mut Context<'_>, reason: u8, code: u8, text: &str) -> Flow {
         info!(client = %context.address, "MQTT connection refused: {text}");
         let version = self.version;
         let code = if version == Version::V5 { reason } else { code };
-        let connack = ConnAck { code, reason_string: Some(text), ..ConnAck::default() };
+        let connack = ConnAck { code, reason_string: self.reason_text(text), ..ConnAck::default() };
         context.write(|out| write_connack(version, &connack, out));
         self.will = None;
         self.state = State::Closing;
@@ -311,17 +330,17 @@ impl MqttSession {
 
     /// An outcome is known: every acknowledgement whose turn it is goes out.
     fn settle(&mut self, context: &mut Context<'_>, tag: u64, problem: Option<Goodbye>) -> Result<Flow, Goodbye> {
-        let Some(owed) = self.owed.get_mut((tag - self.first_tag) as usize) else { return Ok(Flow::Continue) };
-        owed.outcome = Some(match problem {
+        let outcome = match problem {
             None => (reason::SUCCESS, None),
             // An acknowledgement of 3.1.1 cannot say no: it must not be sent, the connection ends [MQTT-3.3.5-2].
             Some(problem) if self.version == Version::V4 => return Err(problem),
-            Some(mut problem) => {
-                let end = problem.text.floor_char_boundary(REASON_BYTES_MAX);
-                problem.text.truncate(end);
-                (problem.code, Some(problem.text).filter(|_| self.wants_problem_information))
+            Some(problem) => {
+                let text = self.reason_text(&problem.text).filter(|_| self.wants_problem_information);
+                (problem.code, text.map(str::to_owned))
             }
-        });
+        };
+        let Some(owed) = self.owed.get_mut((tag - self.first_tag) as usize) else { return Ok(Flow::Continue) };
+        owed.outcome = Some(outcome);
         let version = self.version;
         while let Some(Owed { packet_id, outcome: Some((code, text)) }) = self.owed.front() {
             context.write(|out| write_puback(version, *packet_id, *code, text.as_deref(), out));
@@ -364,6 +383,8 @@ impl MqttSession {
             });
         }
         pending.codes = codes;
+        // A filter that was given twice: the second subscription has replaced the first.
+        pending.waiting.retain(|waiting| self.subscriptions.values().any(|own| own == waiting));
         self.subscribing = Some(Box::new(pending));
         self.finish_subscribing(context, None)
     }
@@ -463,12 +484,17 @@ impl MqttSession {
                 context.write(|out| write_connack(Version::V4, &ConnAck { code, ..ConnAck::default() }, out));
             }
             State::Fresh | State::Joining if is_v5 => {
-                let code = goodbye.code;
-                let connack = ConnAck { code, reason_string: Some(&goodbye.text), ..ConnAck::default() };
+                // These two are no codes of CONNACK (§3.2.2.2): the server is unavailable to this connection.
+                let code = match goodbye.code {
+                    reason::SERVER_SHUTTING_DOWN | reason::SESSION_TAKEN_OVER => reason::SERVER_UNAVAILABLE,
+                    code => code,
+                };
+                let reason_string = self.reason_text(&goodbye.text);
+                let connack = ConnAck { code, reason_string, ..ConnAck::default() };
                 context.write(|out| write_connack(Version::V5, &connack, out));
             }
             State::Connected if is_v5 => {
-                let text = Some(goodbye.text.as_str()).filter(|_| self.wants_problem_information);
+                let text = self.reason_text(&goodbye.text).filter(|_| self.wants_problem_information);
                 context.write(|out| write_disconnect(goodbye.code, text, out));
             }
             _ => {}
@@ -546,11 +572,13 @@ impl Session for MqttSession {
     }
 
     fn expire(&mut self, context: &mut Context<'_>) -> Flow {
-        if self.subscribing.is_some() || matches!(self.state, State::Joining) {
+        let is_fresh = matches!(self.state, State::Fresh);
+        let is_blocked = self.subscribing.is_some() || !self.owed.is_empty() || !context.shard.has_room();
+        if matches!(self.state, State::Joining) || (is_blocked && !is_fresh) {
             self.last_packet_us = context.ticks_us(); // the delay is ours
             return Flow::Continue;
         }
-        let text = if matches!(self.state, State::Fresh) { "no CONNECT in time" } else { "keep-alive timeout" };
+        let text = if is_fresh { "no CONNECT in time" } else { "keep-alive timeout" };
         self.say_goodbye(context, &Goodbye::new(reason::KEEP_ALIVE_TIMEOUT, text))
     }
 
@@ -582,6 +610,7 @@ fn goodbye_for(refusal: &Refusal) -> Goodbye {
     let code = match refusal {
         Refusal::Invalid(_) => reason::PAYLOAD_FORMAT_INVALID,
         Refusal::DiskFull => reason::QUOTA_EXCEEDED,
+        Refusal::TooLarge => reason::PACKET_TOO_LARGE,
         Refusal::Exists | Refusal::Fenced => reason::UNSPECIFIED,
     };
     Goodbye::new(code, explain(refusal))
