@@ -199,8 +199,10 @@ impl HttpSession {
         let host = request.field("host").unwrap_or_default();
         let same = origin.is_none_or(|origin| origin.split_once("://").is_some_and(|(_, own)| own == host));
         // A name that a stranger has pointed at this machine: his page would pass for one of ours (DNS rebinding).
+        // Only pages in browsers can be misled so, and every browser names its languages.
         let open = context.catalog.cors.iter().any(|own| own == "*");
-        if !open && self.exchange.origin.is_none() && !is_local_name(host) {
+        let in_browser = origin.is_some() || request.field("accept-language").is_some();
+        if in_browser && !open && self.exchange.origin.is_none() && !is_local_name(host) {
             let detail = "this server is reached by an address or as localhost; list other origins in http.cors";
             return Some(self.problem(context, 403, "host_not_allowed", detail));
         }

@@ -238,7 +238,7 @@ fn each_malformed_packet_has_its_error() {
         ("a2 03 00 01 00", V5, Protocol("UNSUBSCRIBE without a filter")),
         ("82 06 00 01 00 01 'a' 03", V4, Malformed("reserved subscription options are set")),
         ("82 06 00 01 00 01 'a' 04", V4, Malformed("reserved subscription options are set")),
-        ("82 07 00 01 00 00 01 'a' 30", V5, Malformed("reserved subscription options are set")),
+        ("82 07 00 01 00 00 01 'a' 30", V5, Protocol("retain handling 3 does not exist")),
         ("82 07 00 01 00 00 01 'a' 40", V5, Malformed("reserved subscription options are set")),
         ("82 05 00 01 00 01 'a'", V4, EARLY),
         // Properties.
