@@ -313,3 +313,19 @@ fn truncated_packets_harm_nobody() {
     assert_eq!(crate::common::get(bystander.server.http(), "/Sensors/cut").status, 404, "nothing was stored");
     bystander.check();
 }
+
+/// [MQTT-3.8.4-3], [MQTT-3.8.4-5]: a filter that one SUBSCRIBE names twice is answered twice and subscribed once.
+#[test]
+fn a_filter_given_twice_is_one_subscription() {
+    let mut bystander = Bystander::new(Options::default().shards(4));
+    let addr = bystander.server.mqtt();
+    for level in [4, 5] {
+        let mut client = Mqtt::open(addr, level, &format!("twice{level}"));
+        assert_eq!(client.subscribe(7, &[("Sensors/+", 0), ("Sensors/+", 1)]), [0, 1]);
+        Mqtt::open(addr, level, "writer").put(&format!("Sensors/twice{level}"), b"{}", 1);
+        while client.expect_message().topic != format!("Sensors/twice{level}") {}
+        client.connection.send(&[0xc0, 0]);
+        assert_eq!(client.expect(), (0xd0, Vec::new()), "nothing came twice");
+    }
+    bystander.check();
+}
