@@ -5,7 +5,7 @@
 mod common;
 
 use common::http::Connection;
-use common::wire::{self, Mqtt, Random};
+use common::wire::{self, Mqtt, Random, WebSocket};
 use common::{Options, PATIENCE, Server, eventually, get};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
@@ -76,9 +76,50 @@ fn with_id(mut record: Value, id: &str) -> Value {
     record
 }
 
+/// MQTT over TCP, or inside a WebSocket.
+enum Line {
+    Tcp(Mqtt),
+    WebSocket(WebSocket),
+}
+
+impl Line {
+    fn over_web_socket(addr: SocketAddr, level: u8, client_id: &str) -> Line {
+        let mut connection = Connection::open(addr);
+        connection.send(wire::handshake(addr, "/mqtt", "Sec-WebSocket-Protocol: mqtt\r\n").as_bytes());
+        assert_eq!(connection.response_head().expect("an answer to the handshake").status, 101);
+        let mut inside = WebSocket { connection };
+        inside.connection.send(&wire::frame(0x82, &wire::connect_as(level, client_id)));
+        assert_eq!(inside.expect().1[..2], [0x20, 2], "CONNACK");
+        Line::WebSocket(inside)
+    }
+
+    fn write(&mut self, packets: &[u8]) -> std::io::Result<()> {
+        match self {
+            Line::Tcp(mqtt) => std::io::Write::write_all(&mut mqtt.connection.stream(), packets),
+            Line::WebSocket(inside) => {
+                std::io::Write::write_all(&mut inside.connection.stream(), &wire::frame(0x82, packets))
+            }
+        }
+    }
+
+    /// The next packet: its first byte and its body.
+    fn next(&mut self) -> std::io::Result<(u8, Vec<u8>)> {
+        match self {
+            Line::Tcp(mqtt) => {
+                mqtt.connection.within(PATIENCE);
+                mqtt.next()
+            }
+            Line::WebSocket(inside) => {
+                inside.connection.within(PATIENCE);
+                // The server sends each of its small packets in a frame of its own.
+                inside.next().map(|(_, packet)| (packet[0], packet[2..].to_vec()))
+            }
+        }
+    }
+}
+
 /// Writes over MQTT, retained with QoS 1, until the connection breaks.
-fn write_mqtt(mut writer: Writer, addr: SocketAddr, level: u8, acks: &AtomicUsize) -> Writer {
-    let mut mqtt = Mqtt::open(addr, level, &writer.name);
+fn write_mqtt(mut writer: Writer, mut line: Line, level: u8, acks: &AtomicUsize) -> Writer {
     let mut waiting: VecDeque<(u16, String)> = VecDeque::new();
     let mut id = 0;
     loop {
@@ -97,11 +138,10 @@ fn write_mqtt(mut writer: Writer, addr: SocketAddr, level: u8, acks: &AtomicUsiz
             writer.expected(&key).later.push_back(state);
             waiting.push_back((id, key));
         }
-        mqtt.connection.within(PATIENCE);
-        if std::io::Write::write_all(&mut mqtt.connection.stream(), &batch).is_err() {
+        if line.write(&batch).is_err() {
             return writer;
         }
-        let Ok((first, body)) = mqtt.next() else { return writer };
+        let Ok((first, body)) = line.next() else { return writer };
         let (id, key) = waiting.pop_front().expect("something waits");
         assert_eq!((first, &body[..]), (0x40, &id.to_be_bytes()[..]), "{}: PUBACKs come in order", writer.name);
         writer.expected(&key).ack();
@@ -194,7 +234,7 @@ fn rounds(shards: usize, count: usize) {
     println!("seed {seed}");
     let mut random = Random(seed);
     let mut server = Server::start(Options::default().shards(shards));
-    let names = ["mqtt4", "mqtt5", "rest-a", "rest-b", "rest-c"];
+    let names = ["mqtt4", "mqtt5", "mqtt-ws", "rest-a", "rest-b", "rest-c"];
     let mut writers: Vec<Writer> =
         names.iter().map(|name| Writer::new((*name).into(), random.below(u64::MAX >> 12))).collect();
     let mut all = 0;
@@ -206,8 +246,18 @@ fn rounds(shards: usize, count: usize) {
             .map(|writer| {
                 let acks = acks.clone();
                 thread::spawn(move || match writer.name.as_str() {
-                    "mqtt4" => write_mqtt(writer, mqtt, 4, &acks),
-                    "mqtt5" => write_mqtt(writer, mqtt, 5, &acks),
+                    "mqtt4" => {
+                        let line = Line::Tcp(Mqtt::open(mqtt, 4, &writer.name));
+                        write_mqtt(writer, line, 4, &acks)
+                    }
+                    "mqtt5" => {
+                        let line = Line::Tcp(Mqtt::open(mqtt, 5, &writer.name));
+                        write_mqtt(writer, line, 5, &acks)
+                    }
+                    "mqtt-ws" => {
+                        let line = Line::over_web_socket(http, 4, &writer.name);
+                        write_mqtt(writer, line, 4, &acks)
+                    }
                     _ => write_rest(writer, http, &acks),
                 })
             })
