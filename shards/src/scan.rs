@@ -202,3 +202,29 @@ impl Scan {
         Verdict::Absorbed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::TableId;
+
+    /// Keys as people choose them spread over the shards. The owners of a few keys are pinned: they are part of the
+    /// data format.
+    #[test]
+    fn keys_spread_evenly_and_stay_where_they_are() {
+        let shapes: [fn(u32) -> String; 3] =
+            [|n| n.to_string(), |n| format!("device-{n:05}"), |n| format!("a/{n}/temp")];
+        for shards in [2, 3, 4, 64] {
+            for shape in shapes {
+                let mut counts = vec![0usize; shards];
+                (0..64_000).for_each(|n| counts[usize::from(owner(TableId(1), shape(n).as_bytes(), shards))] += 1);
+                let mean = 64_000 / shards;
+                assert!(counts.iter().all(|count| count.abs_diff(mean) < mean / 5), "{counts:?}");
+            }
+        }
+        let pinned: Vec<u16> = ["101", "102", "a/b", ""].map(|key| owner(TableId(7), key.as_bytes(), 64)).to_vec();
+        assert_eq!(pinned, PINNED);
+    }
+
+    const PINNED: [u16; 4] = [19, 1, 8, 21];
+}
