@@ -71,7 +71,7 @@ pub struct MqttSession {
     /// The tag of the write that the first of `owed` waits for.
     first_tag: u64,
     /// The CONNACK that is sent when the client identifier is ours.
-    connack: Option<Box<(ConnAckParts, bool)>>,
+    connack: Option<Box<ConnAckParts>>,
     wants_problem_information: bool,
     /// The server is about to stop: nothing more is read, what is owed is still acknowledged.
     stopping: bool,
@@ -149,7 +149,7 @@ impl MqttSession {
             }
             (_, Packet::Subscribe { packet_id, properties, filters }) => {
                 if properties.subscription_identifier.is_some() {
-                    let text = "subscription identifiers are not supported"; // as CONNACK has said [MQTT-3.2.2-...]
+                    let text = "subscription identifiers are not supported"; // as CONNACK has said (§3.2.2.3.12)
                     return Err(Goodbye::new(reason::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED, text));
                 }
                 let format = properties.user("format").map(Format::of_name);
@@ -236,7 +236,7 @@ impl MqttSession {
             }
         }
         self.state = State::Joining;
-        self.connack = Some(Box::new((parts, connect.clean)));
+        self.connack = Some(Box::new(parts));
         context.shard.join(&self.client_id, context.connection);
         Ok(Flow::Blocked)
     }
@@ -261,8 +261,7 @@ impl MqttSession {
     }
 
     fn joined(&mut self, context: &mut Context<'_>) -> Flow {
-        let Some(connack) = self.connack.take() else { return Flow::Continue };
-        let (parts, _) = *connack;
+        let Some(parts) = self.connack.take() else { return Flow::Continue };
         let accepted = ConnAck {
             code: reason::SUCCESS,
             assigned_client_id: parts.assigned.then_some(&self.client_id),
