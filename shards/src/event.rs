@@ -64,11 +64,6 @@ impl Body {
         &self.bytes[usize::from(self.key_bytes)..]
     }
 
-    /// The document, shared.
-    pub fn shared_document(&self) -> Bytes {
-        self.bytes.slice(usize::from(self.key_bytes)..)
-    }
-
     pub fn len(&self) -> usize {
         self.bytes.len()
     }

@@ -375,10 +375,6 @@ impl Outboxes {
         }
     }
 
-    pub fn has_dirty(&self) -> bool {
-        !self.dirty.is_empty()
-    }
-
     /// What is to be sent now; `None` while a send is in flight or where nothing waits.
     pub fn take(&mut self, index: u32) -> Option<SendBuffer> {
         let outbox = self.boxes.get_mut(index as usize)?;
