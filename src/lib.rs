@@ -5,6 +5,7 @@ pub mod auth;
 pub mod cli;
 mod connection;
 pub mod diagnostic;
+pub mod progress;
 pub mod protocol;
 pub mod reactor;
 pub mod server;

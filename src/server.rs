@@ -3,25 +3,29 @@
 use crate::app::App;
 use crate::auth::LocalOnly;
 use crate::connection::Kind;
+use crate::progress::Shown;
 use crate::protocol::Catalog;
 use crate::protocol::frames::FrameEncoder;
+use crate::protocol::http::health::Health;
 use crate::reactor::uring::Uring;
 use crate::reactor::{self, EventFd, Reactor};
 use crate::settings::{Address, DeletePayload, Driver, Mode, Settings};
-use crate::shard_thread::{DRAIN, Failure, Parts, STOP, ShardThread, Shared};
+use crate::shard_thread::{DRAIN, Failure, Parts, STOP, ShardThread, Shared, describe, now_us};
 use shards::limits::Limits;
 use shards::link::{Links, Wake, mesh};
-use shards::log::recover::{Recovery, RecoveryError};
+use shards::log::recover::{self, RecoveryError};
 use shards::manifest::{DataDirectory, DataError};
+use shards::progress::Progress;
 use shards::schema::{TableDef, TableId};
 use shards::shard::{self, Shard};
-use shards::storage::Directory;
+use shards::storage::{Directory, FileName};
 use shards::topic::Routes;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
-use tracing::{info, warn};
+use std::time::Instant;
+use tracing::{error, info, warn};
 
 #[derive(Debug)]
 pub enum ServerError {
@@ -102,16 +106,19 @@ pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> 
     let limits = Limits {
         packet_bytes_max: settings.limits.packet_bytes_max,
         outbox_bytes_max: settings.limits.outbox_bytes_max,
+        ..Limits::default()
     };
     let directories = (0..count)
         .map(|shard| Directory::open(&data.shard_path(shard)))
         .collect::<io::Result<Vec<_>>>()
         .map_err(io_error("data directory"))?;
     let null_on_delete = settings.mqtt.delete_payload == DeletePayload::Null;
-    let mut opened = open_shards(links, &tables, limits, &directories, null_on_delete)?;
+    let opening = Opening { tables: &tables, limits, directories: &directories, null_on_delete };
+    let health = Arc::new(Health::new(usize::from(count)));
+    let mut opened = opening.open_shards(links, settings.data.strict, &health)?;
     start_generated_keys(&mut opened, &tables);
 
-    let catalog = Arc::new(catalog(tables, app.static_files, settings.http.cors));
+    let catalog = Arc::new(catalog(tables, app.static_files, settings.http.cors, health));
     let listeners = bind_all(&settings.http.address, &settings.mqtt.address, count)?;
     let shared = Arc::new(Shared::default());
     let (sender, events) = mpsc::channel();
@@ -160,41 +167,76 @@ fn choose_driver(asked: Driver) -> Result<bool, ServerError> {
     }
 }
 
-/// Recovers all shards at once.
-fn open_shards(
-    links: Vec<Links>,
-    tables: &[(TableId, Arc<TableDef>)],
+/// What all shards are opened with.
+struct Opening<'a> {
+    tables: &'a [(TableId, Arc<TableDef>)],
     limits: Limits,
-    directories: &[Directory],
+    directories: &'a [Directory],
     null_on_delete: bool,
-) -> Result<Vec<Shard>, ServerError> {
-    let open = |index: usize, links: Links| {
+}
+
+impl Opening<'_> {
+    /// Recovers all shards at once. One whose data is damaged serves none of its records, unless `strict` says that
+    /// nothing is to be served then.
+    fn open_shards(&self, links: Vec<Links>, strict: bool, health: &Health) -> Result<Vec<Shard>, ServerError> {
+        let progress = Arc::new(Progress::default());
+        let _shown = Shown::start("reading the log", progress.clone());
+        std::thread::scope(|scope| {
+            let open = |(index, links)| {
+                let progress = &*progress;
+                scope.spawn(move || self.open_shard(index, links, strict, health, progress))
+            };
+            let threads: Vec<_> = links.into_iter().enumerate().map(open).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap_or(Err(ServerError::Bug))).collect()
+        })
+    }
+
+    fn open_shard(
+        &self,
+        index: usize,
+        links: Links,
+        strict: bool,
+        health: &Health,
+        progress: &Progress,
+    ) -> Result<Shard, ServerError> {
+        let shard = index as u16;
         let salt = uuid::Uuid::new_v4().as_u64_pair().0;
-        let encoder = Box::new(FrameEncoder::new(null_on_delete));
-        let parts = shard::Parts { index: index as u16, limits, tables, links, encoder, salt };
-        Shard::open(parts, &directories[index]).map_err(|error| ServerError::Recovery { shard: index as u16, error })
-    };
-    let results: Vec<Result<(Shard, Recovery), ServerError>> = std::thread::scope(|scope| {
-        let open = &open;
-        let threads: Vec<_> =
-            links.into_iter().enumerate().map(|(index, links)| scope.spawn(move || open(index, links))).collect();
-        threads.into_iter().map(|thread| thread.join().expect("recovery does not panic")).collect()
-    });
-    let mut shards = Vec::new();
-    for result in results {
-        let (shard, recovery) = result?;
+        let encoder = Box::new(FrameEncoder::new(self.null_on_delete));
+        let (tables, limits) = (self.tables, self.limits);
+        let parts = shard::Parts { index: shard, limits, tables, links, encoder, salt, now_us: now_us() };
+        let started = Instant::now();
+        let found = recover::open(&self.directories[index], shard, salt, limits.segment_sizes(), progress);
+        let (log, recovery) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                let Some(place) = error.place().filter(|_| !strict) else {
+                    return Err(ServerError::Recovery { shard, error });
+                };
+                let damage = describe(shard, place, error.to_string());
+                error!(
+                    shard,
+                    file = damage.file,
+                    offset = damage.offset,
+                    "{error}; the shard serves none of its records, the others serve; see tablecast verify and repair"
+                );
+                health.report(shard, damage);
+                return Ok(Shard::damaged(parts, place));
+            }
+        };
         if let Some(cut) = recovery.cut {
             warn!(
-                shard = shard.index(),
-                "segment {:08}.log: cut off what a crash left unfinished behind offset {}; nothing acknowledged was in it",
-                cut.segment,
+                shard,
+                "{}: cut off what a crash left unfinished behind offset {}; nothing acknowledged was in it",
+                FileName::Segment(cut.segment),
                 cut.offset
             );
         }
-        info!(shard = shard.index(), records = recovery.records, segments = recovery.segments, "log recovered");
-        shards.push(shard);
+        let opened = Shard::with_log(parts, log, progress);
+        let (indexed, walked) = (recovery.indexed, recovery.walked);
+        let milliseconds = started.elapsed().as_millis() as u64;
+        info!(shard, segments = recovery.segments, indexed, walked, milliseconds, "log recovered");
+        Ok(opened)
     }
-    Ok(shards)
 }
 
 /// Generated integer keys start above the largest one, wherever it is.
@@ -213,6 +255,7 @@ fn catalog(
     tables: Vec<(TableId, Arc<TableDef>)>,
     static_files: crate::protocol::http::files::StaticFiles,
     cors: Vec<String>,
+    health: Arc<Health>,
 ) -> Catalog {
     let routes = |visible: fn(&shards::schema::Export) -> bool| {
         Routes::new(tables.iter().map(|(id, definition)| (*id, &**definition)), visible)
@@ -227,7 +270,7 @@ fn catalog(
         }
         by_number[at] = Some(definition);
     }
-    Catalog { tables: by_number, rest, sse, ws, mqtt, static_files, cors, authority: Box::new(LocalOnly) }
+    Catalog { tables: by_number, rest, sse, ws, mqtt, static_files, cors, authority: Box::new(LocalOnly), health }
 }
 
 /// One listening socket per address for each shard. Where the port is 0 the first socket decides it for all.

@@ -57,6 +57,8 @@ pub enum DeletePayload {
 #[derive(Clone, Debug, PartialEq)]
 pub struct DataSettings {
     pub directory: PathBuf,
+    /// Whether the server stops where data of a shard is damaged, instead of serving the others.
+    pub strict: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -110,7 +112,7 @@ impl Settings {
         Settings {
             http: HttpSettings { address: Address::localhost(9926), cors },
             mqtt: MqttSettings { address: Address::localhost(1883), delete_payload: DeletePayload::Empty },
-            data: DataSettings { directory: PathBuf::from("./tablecast-data") },
+            data: DataSettings { directory: PathBuf::from("./tablecast-data"), strict: false },
             shards: ShardSettings { count: None, pin: true },
             io: IoSettings { driver: Driver::Auto },
             log: LogSettings { level: tracing::Level::INFO, format: LogFormat::Text },

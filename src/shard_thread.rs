@@ -3,13 +3,16 @@
 //! the shard's rings, its wake-up and [`Shared`].
 
 use crate::connection::{Connection, Kind, State, Surroundings};
+use crate::protocol::http::health::Damage;
 use crate::protocol::{Catalog, Scratch};
-use crate::reactor::{Commit, Completion, EventFd, Reactor, Slot};
+use crate::reactor::{self, Commit, Completion, EventFd, Reactor, Slot};
 use crate::wheel::Wheel;
 use shards::command::{Completion as ShardCompletion, ConnectionRef};
+use shards::log::job::Done;
+use shards::log::recover::Place;
 use shards::outbox::SendBuffer;
 use shards::shard::Shard;
-use shards::storage::{Directory, SegmentMap, Storage, StorageCompletion, StorageRequest};
+use shards::storage::{Directory, FileName, Mapped, Storage, StorageCompletion, StorageRequest};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -38,6 +41,12 @@ pub struct Shared {
     pub finished: AtomicUsize,
 }
 
+/// Names a place in the log of a shard for people: file, offset, and what it means.
+pub fn describe(shard: u16, place: Place, detail: String) -> Damage {
+    let file = format!("shard-{shard:02}/{}", FileName::Segment(place.segment));
+    Damage { file, offset: place.offset, detail }
+}
+
 /// What a thread is given to work with.
 pub struct Parts {
     pub shard: Shard,
@@ -56,7 +65,11 @@ pub enum Failure {
     Reactor(io::Error),
 }
 
-type Created = (u32, io::Result<(Box<dyn SegmentMap>, Arc<File>)>);
+/// What comes back from threads that work for the disk.
+enum Background {
+    Created(u32, io::Result<(Box<dyn Mapped>, Arc<File>)>),
+    Done(io::Result<Done>),
+}
 
 pub struct ShardThread<R> {
     reactor: R,
@@ -78,13 +91,15 @@ pub struct ShardThread<R> {
     /// Segments that are or will be appended to, and their descriptors: opened before they are needed, so that a server
     /// that has run out of descriptors can still write.
     segments: Vec<(u32, Arc<File>)>,
-    creations: (mpsc::Sender<Created>, mpsc::Receiver<Created>),
+    background: (mpsc::Sender<Background>, mpsc::Receiver<Background>),
+    /// It has been said that something cannot be read.
+    damage_is_known: bool,
     stop_at_us: Option<u64>,
     finished: bool,
 }
 
-/// The wall clock.
-fn now_us() -> u64 {
+/// The wall clock, in microseconds since 1970.
+pub fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_micros() as u64)
 }
 
@@ -106,7 +121,8 @@ impl<R: Reactor> ShardThread<R> {
             started: Instant::now(),
             starved: Vec::new(),
             segments: Vec::new(),
-            creations: mpsc::channel(),
+            background: mpsc::channel(),
+            damage_is_known: false,
             stop_at_us: None,
             finished: false,
         }
@@ -133,10 +149,15 @@ impl<R: Reactor> ShardThread<R> {
             self.retry_starved();
             self.expire(&mut due);
             if self.drain() {
+                if let Some(job) = self.shard.last_job() {
+                    // Without it a start knows less of the last flush, and loses nothing.
+                    let _ = job.run(&self.directory);
+                }
                 return Ok(());
             }
             self.tell_sessions();
             self.serve_disk().map_err(Failure::Disk)?;
+            self.report_damage();
             self.send(&mut dirty);
             self.shard.end_turn();
             busy |= !self.starved.is_empty() && self.shard.has_room();
@@ -260,18 +281,42 @@ impl<R: Reactor> ShardThread<R> {
                 })?;
             }
             Completion::Woken => {
-                while let Ok((segment, result)) = self.creations.1.try_recv() {
-                    let result = result.map(|(map, file)| {
-                        self.segments.push((segment, file));
-                        map
-                    });
-                    if let Err(error) = self.shard.storage_complete(StorageCompletion::Created { segment, result }) {
-                        warn!("no room for another log segment: {error}; writes are refused until there is");
-                    }
+                while let Ok(answer) = self.background.1.try_recv() {
+                    self.complete_background(answer);
                 }
             }
         }
         Ok(())
+    }
+
+    fn report_damage(&mut self) {
+        let Some(place) = self.shard.damage().filter(|_| !self.damage_is_known) else { return };
+        self.damage_is_known = true;
+        let shard = self.shard.index();
+        let detail = "what is stored here fails its checksum; the shard takes no more writes, and this record and \
+                      those near it may be unreadable";
+        let damage = describe(shard, place, detail.to_owned());
+        error!(shard, file = damage.file, offset = damage.offset, "{detail}");
+        self.catalog.health.report(shard, damage);
+    }
+
+    fn complete_background(&mut self, answer: Background) {
+        match answer {
+            Background::Created(segment, result) => {
+                let result = result.map(|(map, file)| {
+                    self.segments.push((segment, file));
+                    map
+                });
+                if let Err(error) = self.shard.storage_complete(StorageCompletion::Created { segment, result }) {
+                    warn!("no room for another log segment: {error}; writes are refused until there is");
+                }
+            }
+            Background::Done(result) => {
+                if let Err(error) = self.shard.storage_complete(StorageCompletion::Done(result)) {
+                    warn!("work on the log was put off: {error}");
+                }
+            }
+        }
     }
 
     fn accept(&mut self, listener: usize, slot: Slot) {
@@ -410,29 +455,44 @@ impl<R: Reactor> ShardThread<R> {
                     };
                     self.reactor.commit(Commit { file, offset, data });
                 }
-                StorageRequest::Create { segment, bytes } => self.create_segment(segment, bytes),
+                StorageRequest::Create { segment, bytes } => {
+                    let work = move |directory: &Directory| {
+                        let map = directory.create(FileName::Segment(segment), bytes)?;
+                        Ok((map, Arc::new(directory.open_segment(segment)?)))
+                    };
+                    self.in_background(work, move |created| Background::Created(segment, created));
+                }
+                StorageRequest::Job(job) => {
+                    let work = move |directory: &Directory| {
+                        reactor::give_way();
+                        job.run(directory)
+                    };
+                    self.in_background(work, Background::Done);
+                }
             }
         }
         Ok(())
     }
 
-    /// Zero-fills the next segment on a thread of its own: it takes a while, and nobody waits for it.
-    fn create_segment(&self, segment: u32, bytes: u64) {
-        let (directory, sender, wake) = (self.directory.clone(), self.creations.0.clone(), self.wake.clone());
-        let answer = move |result| {
+    /// Works for the disk on a thread of its own: it takes a while, and nobody waits for it.
+    fn in_background<T: 'static>(
+        &self,
+        work: impl FnOnce(&Directory) -> io::Result<T> + Send + 'static,
+        answer: impl FnOnce(io::Result<T>) -> Background + Clone + Send + 'static,
+    ) {
+        let (directory, sender, wake) = (self.directory.clone(), self.background.0.clone(), self.wake.clone());
+        let refuse = (sender.clone(), wake.clone(), answer.clone());
+        let tell = |sender: mpsc::Sender<Background>, wake: Arc<EventFd>, answer: Background| {
             // The receiver is gone only if the server has stopped.
-            if sender.send((segment, result)).is_ok() {
+            if sender.send(answer).is_ok() {
                 shards::link::Wake::wake(&*wake);
             }
         };
-        let refused = answer.clone();
-        let name = format!("segment-{}", self.shard.index());
-        let spawned = std::thread::Builder::new().name(name).spawn(move || {
-            let created = directory.create(segment, bytes);
-            answer(created.and_then(|map| Ok((map, Arc::new(directory.open_segment(segment)?)))));
-        });
-        if let Err(error) = spawned {
-            refused(Err(error));
+        let name = format!("disk-{}", self.shard.index());
+        let body = move || tell(sender, wake, answer(work(&directory)));
+        if let Err(error) = std::thread::Builder::new().name(name).spawn(body) {
+            let (sender, wake, answer) = refuse;
+            tell(sender, wake, answer(Err(error)));
         }
     }
 

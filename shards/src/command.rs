@@ -93,6 +93,8 @@ pub enum Refusal {
     DiskFull,
     /// An earlier flush has failed; the server is about to stop.
     Fenced,
+    /// The shard that owns the key has found that something which was acknowledged cannot be read.
+    Damaged,
 }
 
 /// What a shard tells its connections after a turn.

@@ -14,6 +14,7 @@ pub mod link;
 pub mod log;
 pub mod manifest;
 pub mod outbox;
+pub mod progress;
 pub mod ring;
 pub mod scan;
 pub mod schema;

@@ -8,11 +8,39 @@ pub struct Limits {
     pub packet_bytes_max: usize,
     /// Bytes that may wait for one connection before it is disconnected as too slow.
     pub outbox_bytes_max: usize,
+    pub segments: SegmentSizes,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { packet_bytes_max: PACKET_BYTES_MAX, outbox_bytes_max: OUTBOX_BYTES_MAX }
+        Limits {
+            packet_bytes_max: PACKET_BYTES_MAX,
+            outbox_bytes_max: OUTBOX_BYTES_MAX,
+            segments: SegmentSizes::default(),
+        }
+    }
+}
+
+/// How large segments are. Only the simulator asks for others than the default.
+#[derive(Clone, Copy, Debug)]
+pub struct SegmentSizes {
+    /// First segment after start: small, because it is zero-filled before the server is ready.
+    pub first: usize,
+    /// Later segments are an eighth of the log, between the first and this.
+    pub max: usize,
+}
+
+impl Default for SegmentSizes {
+    fn default() -> Self {
+        SegmentSizes { first: SEGMENT_BYTES_FIRST, max: SEGMENT_BYTES_MAX }
+    }
+}
+
+impl Limits {
+    /// Large enough for the packets that are accepted.
+    pub fn segment_sizes(&self) -> SegmentSizes {
+        let least = 4 * self.packet_bytes_max;
+        SegmentSizes { first: self.segments.first.max(least), max: self.segments.max.max(least) }
     }
 }
 
@@ -81,14 +109,38 @@ pub const SCAN_CHUNK_RECORDS: usize = 512;
 pub const BATCH_BYTES_MAX: usize = 2 << 20;
 /// Bytes appended but not yet flushed before writes wait: beyond it commit times grow without bound.
 pub const UNSYNCED_BYTES_MAX: usize = 8 << 20;
-/// First segment after start: small, because it is zero-filled before the server is ready.
+/// Default for [`SegmentSizes::first`].
 pub const SEGMENT_BYTES_FIRST: usize = 4 << 20;
-/// Later segments grow to this size.
+/// Default for [`SegmentSizes::max`].
 pub const SEGMENT_BYTES_MAX: usize = 64 << 20;
-/// How much a segment grows over the one before, up to [`SEGMENT_BYTES_MAX`].
-pub const SEGMENT_GROWTH: usize = 4;
+/// A new segment is at most this part of the log: what is preallocated must not dwarf what is stored.
+pub const SEGMENT_SHARE: usize = 8;
 /// Time between two attempts to make a segment while the disk is full.
 pub const SEGMENT_RETRY_US: u64 = 1_000_000;
+/// Time between two refreshes of the mark file: damage to what was flushed since cannot be told from a torn tail.
+pub const MARK_INTERVAL_US: u64 = 1_000_000;
+
+/// History that is kept where a table does not say otherwise: three days (compat §1.3).
+pub const RETENTION_US: u64 = 3 * 24 * 3600 * 1_000_000;
+/// Deletes are kept for this long at least, whatever the retention: readers that come back must hear of them.
+pub const TOMBSTONE_RETENTION_US: u64 = 24 * 3600 * 1_000_000;
+/// A segment is rewritten when one part in this many of it can be dropped: a quarter of garbage, less than the half
+/// that space amplification of 1.5 allows.
+pub const COMPACTION_GARBAGE_SHARE: u64 = 4;
+/// So many small neighbours are rewritten as one though nothing can be dropped: each restart begins a segment.
+pub const COMPACTION_SMALL_SEGMENTS: usize = 8;
+/// Time between two looks for something to rewrite.
+pub const COMPACTION_INTERVAL_US: u64 = 1_000_000;
+/// Records that one turn looks up for a compaction: some ten microseconds.
+pub const COMPACTION_RECORDS_PER_TURN: usize = 64;
+/// Bytes that a rewritten segment is flushed in: the disk must be free for commits in between.
+pub const REWRITE_BYTES: usize = 1 << 20;
+/// Records that one turn removes because they have expired.
+pub const EXPIRED_PER_TURN: usize = 256;
+/// Logs up to this size are read whole at start; of larger ones the indexes, and the data afterwards, segment by segment.
+pub const SCRUB_AT_START_BYTES: usize = 64 << 20;
+/// Time between two segments that are read to find rot.
+pub const SCRUB_INTERVAL_US: u64 = 500_000;
 
 const _: () = assert!(OUTBOX_BYTES_MAX >= 2 * PACKET_BYTES_MAX, "an outbox holds at least one largest frame");
 const _: () = assert!(SEGMENT_BYTES_FIRST >= BATCH_BYTES_MAX + PACKET_BYTES_MAX, "a batch fits the smallest segment");

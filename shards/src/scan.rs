@@ -36,6 +36,8 @@ pub struct Chunk {
     pub upto: Option<Box<[u8]>>,
     /// There are no more.
     pub done: bool,
+    /// Records are missing, because the owner cannot read them.
+    pub is_damaged: bool,
 }
 
 #[derive(Debug, PartialEq)]
@@ -72,6 +74,7 @@ pub struct Scan {
     shards: u16,
     sources: Vec<Source>,
     cursor: Option<Box<[u8]>>,
+    is_damaged: bool,
 }
 
 /// The shard that owns a key: FNV-1a over table and key, spread over the shards. Part of the data format.
@@ -89,7 +92,8 @@ pub fn owner(table: crate::schema::TableId, key: &[u8], shards: usize) -> u16 {
 
 impl Scan {
     pub fn new(targets: Arc<[Target]>, shards: usize) -> Scan {
-        let mut scan = Scan { targets, at: 0, shards: shards as u16, sources: Vec::new(), cursor: None };
+        let mut scan =
+            Scan { targets, at: 0, shards: shards as u16, sources: Vec::new(), cursor: None, is_damaged: false };
         scan.enter_target();
         scan
     }
@@ -140,6 +144,11 @@ impl Scan {
         self.sources.iter().all(|source| source.done || !source.rows.is_empty())
     }
 
+    /// Whether records are missing that their shards cannot read.
+    pub fn is_damaged(&self) -> bool {
+        self.is_damaged
+    }
+
     /// Whether nothing follows what was handed out.
     pub fn is_at_end(&self) -> bool {
         self.at + 1 >= self.targets.len() && self.sources.iter().all(|source| source.done && source.rows.is_empty())
@@ -159,6 +168,7 @@ impl Scan {
     /// An owner has answered.
     pub fn offer(&mut self, shard: u16, chunk: Chunk) {
         let Some(source) = self.sources.iter_mut().find(|source| source.shard == shard) else { return };
+        self.is_damaged |= chunk.is_damaged;
         source.asked = false;
         source.done = chunk.done;
         source.upto = chunk.upto.or(source.upto.take());

@@ -22,8 +22,38 @@ pub struct TableDef {
     pub sealed: bool,
     /// `@table(durability:)`.
     pub durability: Durability,
+    /// `@table(deliver:)`.
+    pub deliver: Deliver,
+    /// `@table(expiration:)`: how long after its write a record vanishes, in milliseconds.
+    pub expiration_ms: Option<u64>,
+    /// `@table(retention:, retentionBytes:)`.
+    pub retention: Retention,
     /// The type's docstring.
     pub description: Option<String>,
+}
+
+impl TableDef {
+    /// A table without attributes that is exported nowhere.
+    pub fn new(name: &str) -> TableDef {
+        TableDef {
+            name: name.to_owned(),
+            database: "data".to_owned(),
+            exports: Vec::new(),
+            attributes: Vec::new(),
+            primary_key: None,
+            sealed: false,
+            durability: Durability::Disk,
+            deliver: Deliver::Applied,
+            expiration_ms: None,
+            retention: Retention::default(),
+            description: None,
+        }
+    }
+
+    /// Whether its records may vanish by themselves.
+    pub fn may_expire(&self) -> bool {
+        self.expiration_ms.is_some() || self.attributes.iter().any(|attribute| attribute.role == Role::ExpiresAt)
+    }
 }
 
 /// One path under which a table is exported (`@export(name:)`).
@@ -44,6 +74,31 @@ pub enum Durability {
     Disk,
     /// Acknowledged once appended to the open batch.
     Memory,
+}
+
+/// When subscribers hear of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deliver {
+    /// As soon as it is applied, before it is on disk. The default.
+    Applied,
+    /// Once it is on disk. Readers see what is on disk, too.
+    Committed,
+}
+
+/// How long the history of a table is kept: messages, versions that were replaced, and deletes. The newest version of
+/// each record is always kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// In microseconds.
+    pub window_us: u64,
+    /// Of history, over all shards; whichever bound is reached first counts.
+    pub bytes: Option<u64>,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Retention { window_us: crate::limits::RETENTION_US, bytes: None }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

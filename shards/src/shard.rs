@@ -14,18 +14,21 @@
 //! Nothing here knows of sockets or of the clock: bytes, completions and the time are arguments. Messages to itself a
 //! shard handles at once, so that one shard and many run the same code.
 
+mod compaction;
 mod delivery;
 mod write;
 
-use crate::clock::Clock;
-use crate::command::{Completion, ConnectionRef, Control, Data, Outcome, Token, Write};
+use crate::clock::{Clock, Version};
+use crate::command::{Completion, ConnectionRef, Control, Data, Outcome, Refusal, Token, Write};
 use crate::event::Event;
 use crate::limits::{COMMANDS_OUTSTANDING_MAX, Limits, RING_MESSAGES_PER_TURN};
 use crate::link::Links;
 use crate::log::format::RecordKind;
-use crate::log::recover::{self, Recovery, RecoveryError};
-use crate::log::{Log, Position};
+use crate::log::job::Job;
+use crate::log::recover::{self, Place, Recovery, RecoveryError};
+use crate::log::{Location, Log, Position, Unreadable, index};
 use crate::outbox::{Frames, Outboxes};
+use crate::progress::Progress;
 use crate::scan::{Scan, ScanRef};
 use crate::schema::{TableDef, TableId};
 use crate::session::Sessions;
@@ -33,9 +36,10 @@ use crate::storage::{Storage, StorageCompletion, StorageRequest};
 use crate::subscription::Subscription;
 use crate::table::{Entry, Table};
 use crate::validate::Builder;
+use compaction::Compaction;
 pub use delivery::{Encoder, FrameContext};
 use slab::Slab;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -67,6 +71,13 @@ pub struct Shard {
     limits: Limits,
     tables: Vec<Table>,
     log: Log,
+    /// The data could not be read at start: nothing is known of any record.
+    tables_are_missing: bool,
+    compaction: Compaction,
+    /// When records expire (milliseconds since 1970), and which; some have been written again since.
+    expiries: BTreeMap<(u64, Version), (TableId, Box<[u8]>)>,
+    /// Events of tables that deliver what is committed, and what they made of their records.
+    held_back: VecDeque<(Event, Option<Entry>)>,
     clock: Clock,
     builder: Builder,
     /// Reused copy of the record that a write replaces.
@@ -102,45 +113,98 @@ pub struct Parts<'a> {
     pub encoder: Box<dyn Encoder>,
     /// Any random number.
     pub salt: u64,
+    /// The wall time, in microseconds since 1970: what has expired is not loaded.
+    pub now_us: u64,
 }
 
 impl Shard {
     /// Recovers the shard from its log.
     pub fn open(parts: Parts<'_>, storage: &dyn Storage) -> Result<(Shard, Recovery), RecoveryError> {
-        let mut tables: Vec<Table> = Vec::new();
-        let table_at = |tables: &mut Vec<Table>, id: TableId| {
-            if usize::from(id.0) >= tables.len() {
-                tables.resize_with(usize::from(id.0) + 1, || Table::new(None));
+        let progress = Progress::default();
+        let (log, recovery) = recover::open(storage, parts.index, parts.salt, parts.limits.segment_sizes(), &progress)?;
+        Ok((Shard::with_log(parts, log, &progress), recovery))
+    }
+
+    /// A shard over a log that was recovered.
+    pub fn with_log(parts: Parts<'_>, log: Log, progress: &Progress) -> Shard {
+        let mut shard = Shard::new(parts, log);
+        shard.load(progress);
+        shard
+    }
+
+    /// A shard whose data cannot be read: it refuses reads and writes of its records, and serves its connections.
+    pub fn damaged(parts: Parts<'_>, at: Place) -> Shard {
+        let log = Log::damaged(parts.index, at);
+        let mut shard = Shard::new(parts, log);
+        shard.tables_are_missing = true;
+        shard
+    }
+
+    /// Fills the tables from the indexes of the log.
+    fn load(&mut self, progress: &Progress) {
+        let Shard { log, tables, clock, expiries, .. } = self;
+        let indexes: Vec<_> = log.sealed().iter().filter_map(|sealed| sealed.index.as_ref()).collect();
+        indexes.iter().for_each(|index| clock.observe(index.max_version()));
+        let now_ms = self.now_us / 1000;
+        let mut rows = Vec::new();
+        let mut live: HashMap<(u32, TableId), u64> = HashMap::new();
+        let mut current = None;
+        let mut finish = |table: Option<TableId>, rows: &mut Vec<(Box<[u8]>, Entry)>| {
+            if let Some(id) = table.filter(|_| !rows.is_empty()) {
+                let at = usize::from(id.0);
+                if at >= tables.len() {
+                    tables.resize_with(at + 1, || Table::new(None));
+                }
+                tables[at].load(std::mem::take(rows));
             }
-            usize::from(id.0)
         };
+        progress.expect(indexes.iter().map(|index| index.len() as u64).sum());
+        index::merge(&indexes, &mut |segment, found| {
+            progress.add(1);
+            if current != Some(found.table) {
+                finish(current.replace(found.table), &mut rows);
+            }
+            if found.kind != RecordKind::Put || found.expires_ms.is_some_and(|at| at <= now_ms) {
+                return;
+            }
+            let location = Location { segment, offset: found.offset };
+            if let Some(at_ms) = found.expires_ms {
+                expiries.insert((at_ms, found.version), (found.table, found.key.into()));
+            }
+            let expires = found.expires_ms.is_some();
+            rows.push((found.key.into(), Entry { location, version: found.version, bytes: found.bytes, expires }));
+            *live.entry((segment, found.table)).or_default() += u64::from(found.bytes);
+        });
+        finish(current, &mut rows);
+        for ((segment, table), bytes) in live {
+            self.log.hold(segment, table, bytes);
+        }
+        self.seen[usize::from(self.index)] = self.log.position();
+    }
+
+    fn new(parts: Parts<'_>, log: Log) -> Shard {
+        let mut tables: Vec<Table> = Vec::new();
         for (id, definition) in parts.tables {
-            let at = table_at(&mut tables, *id);
+            let at = usize::from(id.0);
+            if at >= tables.len() {
+                tables.resize_with(at + 1, || Table::new(None));
+            }
             tables[at] = Table::new(Some(definition.clone()));
         }
-        let mut clock = Clock::default();
-        let (log, recovery) =
-            recover::open(storage, parts.index, parts.salt, parts.limits.packet_bytes_max, &mut |location, record| {
-                let at = table_at(&mut tables, record.table);
-                let table = &mut tables[at];
-                match record.kind {
-                    RecordKind::Put => table.set(record.key, Entry { location, version: record.version }),
-                    RecordKind::Delete => _ = table.remove(record.key),
-                    RecordKind::Message => {}
-                }
-                clock.observe(record.version);
-            })?;
+        let limits = Limits { segments: parts.limits.segment_sizes(), ..parts.limits };
         let shards = parts.links.shards();
-        let mut seen = vec![Position::default(); shards];
-        seen[usize::from(parts.index)] = log.position();
-        let shard = Shard {
+        Shard {
             index: parts.index,
-            now_us: 0,
+            now_us: parts.now_us,
             ticks_us: 0,
-            limits: parts.limits,
+            limits,
             tables,
             log,
-            clock,
+            tables_are_missing: false,
+            compaction: Compaction::default(),
+            expiries: BTreeMap::new(),
+            held_back: VecDeque::new(),
+            clock: Clock::default(),
             builder: Builder::default(),
             previous: Vec::new(),
             links: parts.links,
@@ -152,14 +216,13 @@ impl Shard {
             encoder: parts.encoder,
             frames: Frames::default(),
             key_text: String::new(),
-            seen,
+            seen: vec![Position::default(); shards],
             pending: VecDeque::new(),
             deferred: VecDeque::new(),
             outstanding: 0,
             credits: vec![0; shards],
             completions: VecDeque::new(),
-        };
-        Ok((shard, recovery))
+        }
     }
 
     pub fn index(&self) -> u16 {
@@ -177,6 +240,20 @@ impl Shard {
     /// The wall time of this turn, in microseconds since 1970: for stamps.
     pub fn now_us(&self) -> u64 {
         self.now_us
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.now_us / 1000
+    }
+
+    /// The log, to look at.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Where something was found that was acknowledged and cannot be read: the shard takes no more writes.
+    pub fn damage(&self) -> Option<Place> {
+        self.log.damage()
     }
 
     /// The time of this turn on a clock that never jumps, in microseconds: for deadlines.
@@ -206,7 +283,9 @@ impl Shard {
     pub fn begin_turn(&mut self, now_us: u64, ticks_us: u64) {
         self.now_us = now_us;
         self.ticks_us = ticks_us;
+        self.evict_expired();
         self.apply_deferred();
+        self.compact();
     }
 
     /// Takes what peers have sent. True: there may be more.
@@ -251,7 +330,7 @@ impl Shard {
             }),
             Control::Interested { subscription } => self.confirm(subscription),
             Control::Scan { scan, table, filter, after } => {
-                let chunk = self.table(table).chunk(&filter, after.as_deref(), &self.log);
+                let chunk = self.chunk(table, &filter, after.as_deref());
                 let position = self.log.position();
                 self.send_data(from, Data::Chunk { scan, chunk, position });
             }
@@ -272,7 +351,10 @@ impl Shard {
         match message {
             Data::Write(write) => self.receive_write(from, write),
             Data::Read { token, table, key } => {
-                let outcome = Outcome::Record(self.stored(table, &key));
+                let outcome = match self.peek(table, &key) {
+                    Ok(stored) => Outcome::Record(stored),
+                    Err(Unreadable) => Outcome::Refused(Refusal::Damaged),
+                };
                 self.send_data(from, Data::Outcome { token, outcome, weight: 1 });
             }
             Data::Outcome { token, outcome, weight } => {
@@ -310,7 +392,21 @@ impl Shard {
     /// The disk has answered. An error of a flush fences the shard: the server must stop, and nothing that waited is
     /// acknowledged.
     pub fn storage_complete(&mut self, completion: StorageCompletion) -> io::Result<()> {
-        let result = self.log.complete(completion, self.ticks_us);
+        let is_job = matches!(completion, StorageCompletion::Done(_));
+        let result = match self.log.complete(completion, self.ticks_us) {
+            Ok(Some(done)) => {
+                self.rewritten(done);
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(error) => {
+                if is_job {
+                    self.rewrite_failed();
+                }
+                Err(error)
+            }
+        };
+        self.release_held_back();
         let durable = self.log.durable_seq();
         while self.pending.front().is_some_and(|pending| pending.seq <= durable) {
             let Some(pending) = self.pending.pop_front() else { break };
@@ -321,13 +417,22 @@ impl Shard {
         result
     }
 
+    /// The last thing for the disk, when everything is flushed and the shard is about to stop.
+    pub fn last_job(&mut self) -> Option<Job> {
+        self.log.mark_job()
+    }
+
     pub fn is_fenced(&self) -> bool {
         self.log.is_fenced()
     }
 
     /// When a turn is due though nothing happens, on the clock of [`Shard::ticks_us`].
     pub fn deadline_us(&self) -> Option<u64> {
-        self.log.retry_at_us()
+        let expiry = self
+            .expiries
+            .first_key_value()
+            .map(|((at_ms, _), _)| self.ticks_us + (at_ms.saturating_mul(1000)).saturating_sub(self.now_us));
+        [self.log.deadline_us(), self.compaction_deadline_us(), expiry].into_iter().flatten().min()
     }
 
     /// What sessions are to be told.
@@ -353,7 +458,7 @@ impl Shard {
     pub fn may_sleep(&mut self) -> bool {
         // What was put off waits for the disk or for a peer; if neither is under way it can go on now.
         let put_off = !self.deferred.is_empty() && self.log.is_clean() && !self.links.is_congested();
-        self.links.may_sleep() && !(put_off && self.log.has_spare())
+        self.links.may_sleep() && !(put_off && self.log.has_spare()) && !self.compaction.is_busy()
     }
 
     pub fn wake_up(&mut self) {

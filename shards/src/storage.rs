@@ -1,7 +1,8 @@
-//! The small trait behind which the disk sits, and the real disk behind it: one directory per shard, one file per
-//! segment. Used at start (recovery) and to make segments; the appends themselves are requests that the shard hands out
-//! ([`StorageRequest`]) and whose completions it is told.
+//! The small trait behind which the disk sits, and the real disk behind it: one directory per shard. Used at start
+//! (recovery), by the jobs that run behind the shard's back, and to make segments; the appends themselves are requests
+//! that the shard hands out ([`StorageRequest`]) and whose completions it is told.
 
+use crate::log::job::{Done, Job};
 use crate::log::map::FileMap;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -10,22 +11,64 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The bytes of one segment, as the disk shows them now: those written earlier are seen at once.
-pub trait SegmentMap: Send {
+/// A file of a shard's directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FileName {
+    /// `00000001.log`: batches of records.
+    Segment(u32),
+    /// `00000001.index`: what stands where in the segment of that number.
+    Index(u32),
+    /// `mark`: how far the log is known to be on disk.
+    Mark,
+    /// `staged`: a segment or an index that is being written; it gets its name when it is complete.
+    Staged,
+}
+
+impl FileName {
+    fn parse(name: &str) -> Option<FileName> {
+        match name {
+            "mark" => Some(FileName::Mark),
+            "staged" => Some(FileName::Staged),
+            _ => match name.split_once('.')? {
+                (number, "log") => number.parse().ok().map(FileName::Segment),
+                (number, "index") => number.parse().ok().map(FileName::Index),
+                _ => None,
+            },
+        }
+    }
+}
+
+impl std::fmt::Display for FileName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            FileName::Segment(number) => write!(f, "{number:08}.log"),
+            FileName::Index(number) => write!(f, "{number:08}.index"),
+            FileName::Mark => f.write_str("mark"),
+            FileName::Staged => f.write_str("staged"),
+        }
+    }
+}
+
+/// The bytes of a file, as the disk shows them now: those written earlier are seen at once.
+pub trait Mapped: Send + Sync {
     fn bytes(&self) -> &[u8];
 }
 
+/// Every operation that changes something is on disk when it returns.
 pub trait Storage {
-    /// Numbers of the segments there are, rising.
-    fn segments(&self) -> io::Result<Vec<u32>>;
-    fn map(&self, segment: u32) -> io::Result<Box<dyn SegmentMap>>;
-    /// Makes a segment of `bytes` zeros that are really on disk, so that appending needs no allocation.
-    fn create(&self, segment: u32, bytes: u64) -> io::Result<Box<dyn SegmentMap>>;
-    /// Writes and flushes.
-    fn write(&self, segment: u32, offset: u64, data: &[u8]) -> io::Result<()>;
-    /// Cuts off zeros behind the last batch. Never called on a segment that is mapped.
-    fn shrink(&self, segment: u32, bytes: u64) -> io::Result<()>;
-    fn remove(&self, segment: u32) -> io::Result<()>;
+    /// The files there are, in the order of [`FileName`].
+    fn files(&self) -> io::Result<Vec<FileName>>;
+    fn map(&self, file: FileName) -> io::Result<Box<dyn Mapped>>;
+    /// Makes a file of `bytes` zeros that are really on disk, so that appending needs no allocation. A file of that
+    /// name is replaced.
+    fn create(&self, file: FileName, bytes: u64) -> io::Result<Box<dyn Mapped>>;
+    /// Writes and flushes; makes the file if it is absent.
+    fn write(&self, file: FileName, offset: u64, data: &[u8]) -> io::Result<()>;
+    /// Cuts a file off. Never called on one that is mapped.
+    fn shrink(&self, file: FileName, bytes: u64) -> io::Result<()>;
+    /// Gives a file that was written another name, in one step; a file of that name is replaced.
+    fn rename(&self, from: FileName, to: FileName) -> io::Result<()>;
+    fn remove(&self, file: FileName) -> io::Result<()>;
 }
 
 /// What a shard asks of the disk while it runs. At most one of each kind is under way.
@@ -34,15 +77,34 @@ pub enum StorageRequest {
     Create { segment: u32, bytes: u64 },
     /// Write, then fdatasync; both must have succeeded before the completion says so.
     Commit { segment: u32, offset: u64, data: Arc<Vec<u8>> },
+    /// Something that may take long ([`Job::run`]), in the background.
+    Job(Job),
+}
+
+impl StorageRequest {
+    /// Carries the request out, here and now.
+    pub fn run(self, storage: &dyn Storage) -> StorageCompletion {
+        match self {
+            StorageRequest::Create { segment, bytes } => {
+                let result = storage.create(FileName::Segment(segment), bytes);
+                StorageCompletion::Created { segment, result }
+            }
+            StorageRequest::Commit { segment, offset, data } => {
+                StorageCompletion::Committed(storage.write(FileName::Segment(segment), offset, &data))
+            }
+            StorageRequest::Job(job) => StorageCompletion::Done(job.run(storage)),
+        }
+    }
 }
 
 /// The answer to a [`StorageRequest`].
 pub enum StorageCompletion {
-    Created { segment: u32, result: io::Result<Box<dyn SegmentMap>> },
+    Created { segment: u32, result: io::Result<Box<dyn Mapped>> },
     Committed(io::Result<()>),
+    Done(io::Result<Done>),
 }
 
-/// Segments as files of one directory.
+/// The files of one directory.
 #[derive(Clone, Debug)]
 pub struct Directory {
     path: PathBuf,
@@ -58,16 +120,21 @@ impl Directory {
         Ok(Directory { path: path.to_owned() })
     }
 
-    pub fn segment_path(&self, segment: u32) -> PathBuf {
-        self.path.join(format!("{segment:08}.log"))
+    /// A directory that is only read.
+    pub fn existing(path: &Path) -> Directory {
+        Directory { path: path.to_owned() }
+    }
+
+    pub fn path(&self, file: FileName) -> PathBuf {
+        self.path.join(file.to_string())
     }
 
     /// A descriptor for appending.
     pub fn open_segment(&self, segment: u32) -> io::Result<File> {
-        OpenOptions::new().read(true).write(true).open(self.segment_path(segment))
+        OpenOptions::new().read(true).write(true).open(self.path(FileName::Segment(segment)))
     }
 
-    fn sync_directory(&self) -> io::Result<()> {
+    fn sync(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
     }
 
@@ -94,49 +161,57 @@ impl Directory {
 }
 
 impl Storage for Directory {
-    fn segments(&self) -> io::Result<Vec<u32>> {
+    fn files(&self) -> io::Result<Vec<FileName>> {
         let mut found = Vec::new();
         for entry in std::fs::read_dir(&self.path)? {
-            let name = entry?.file_name();
-            if let Some(number) = name.to_str().and_then(|name| name.strip_suffix(".log")?.parse().ok()) {
-                found.push(number);
-            }
+            found.extend(entry?.file_name().to_str().and_then(FileName::parse));
         }
         found.sort_unstable();
         Ok(found)
     }
 
-    fn map(&self, segment: u32) -> io::Result<Box<dyn SegmentMap>> {
-        let file = File::open(self.segment_path(segment))?;
+    fn map(&self, file: FileName) -> io::Result<Box<dyn Mapped>> {
+        let file = File::open(self.path(file))?;
         // After a failed flush the cache may show bytes that the disk does not hold: read what is really there.
         // SAFETY: a plain system call on a descriptor that is open for the length of the call; it is advice only.
         unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
         Ok(Box::new(FileMap::new(&file)?))
     }
 
-    fn create(&self, segment: u32, bytes: u64) -> io::Result<Box<dyn SegmentMap>> {
-        let path = self.segment_path(segment);
+    fn create(&self, file: FileName, bytes: u64) -> io::Result<Box<dyn Mapped>> {
+        let path = self.path(file);
         let file = self.fill(&path, bytes).inspect_err(|_| {
             let _ = std::fs::remove_file(&path); // give the space back; the error is what matters
         })?;
-        self.sync_directory()?;
+        self.sync()?;
         Ok(Box::new(FileMap::new(&file)?))
     }
 
-    fn write(&self, segment: u32, offset: u64, data: &[u8]) -> io::Result<()> {
-        let file = self.open_segment(segment)?;
+    fn write(&self, file: FileName, offset: u64, data: &[u8]) -> io::Result<()> {
+        let path = self.path(file);
+        let (file, is_new) = match OpenOptions::new().write(true).open(&path) {
+            Ok(file) => (file, false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (File::create(&path)?, true),
+            Err(error) => return Err(error),
+        };
         file.write_all_at(data, offset)?;
-        file.sync_data()
+        file.sync_data()?;
+        if is_new { self.sync() } else { Ok(()) }
     }
 
-    fn shrink(&self, segment: u32, bytes: u64) -> io::Result<()> {
-        let file = self.open_segment(segment)?;
+    fn shrink(&self, file: FileName, bytes: u64) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(self.path(file))?;
         file.set_len(bytes)?;
         file.sync_all()
     }
 
-    fn remove(&self, segment: u32) -> io::Result<()> {
-        std::fs::remove_file(self.segment_path(segment))?;
-        self.sync_directory()
+    fn rename(&self, from: FileName, to: FileName) -> io::Result<()> {
+        std::fs::rename(self.path(from), self.path(to))?;
+        self.sync()
+    }
+
+    fn remove(&self, file: FileName) -> io::Result<()> {
+        std::fs::remove_file(self.path(file))?;
+        self.sync()
     }
 }

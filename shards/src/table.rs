@@ -1,5 +1,5 @@
 //! One shard's slice of a table: where each record stands in the log, in key order, and who is interested in what.
-//! Values live in the log; memory holds the key and 16 bytes per record.
+//! Values live in the log; memory holds the key and 24 bytes per record.
 
 use crate::clock::Version;
 use crate::document;
@@ -21,6 +21,19 @@ use std::sync::Arc;
 pub struct Entry {
     pub location: Location,
     pub version: Version,
+    /// Its length in the log.
+    pub bytes: u32,
+    /// It may have expired: the log says when.
+    pub expires: bool,
+}
+
+const _: () = assert!(size_of::<Entry>() == 24, "memory per record");
+
+/// What readers see of a key whose newest versions are not on disk yet, where delivery waits for that.
+struct Uncommitted {
+    visible: Option<Entry>,
+    /// Versions that are on their way to the disk.
+    pending: u32,
 }
 
 /// The set of shards that want to hear of a filter's events.
@@ -31,6 +44,8 @@ pub struct Table {
     pub definition: Option<Arc<TableDef>>,
     pub codec: KeyCodec,
     index: BTreeMap<Box<[u8]>, Entry>,
+    /// Only of tables that deliver what is committed.
+    uncommitted: BTreeMap<Box<[u8]>, Uncommitted>,
     pub(crate) subscribers: Tree<Subscribers>,
     pub(crate) interest: Tree<ShardSet>,
     /// The next key this shard generates, where keys are numbers.
@@ -44,27 +59,79 @@ impl Table {
             definition,
             codec,
             index: BTreeMap::new(),
+            uncommitted: BTreeMap::new(),
             subscribers: Tree::default(),
             interest: Tree::default(),
             next_key: 1,
         }
     }
 
+    /// The newest version of a record.
     pub fn get(&self, key: &[u8]) -> Option<Entry> {
         self.index.get(key).copied()
     }
 
-    pub fn set(&mut self, key: &[u8], entry: Entry) {
+    /// The version that readers see.
+    pub fn visible(&self, key: &[u8]) -> Option<Entry> {
+        match self.uncommitted.get(key) {
+            Some(uncommitted) => uncommitted.visible,
+            None => self.get(key),
+        }
+    }
+
+    /// Takes over all records at once, in the order of their keys.
+    pub fn load(&mut self, rows: Vec<(Box<[u8]>, Entry)>) {
+        self.index = rows.into_iter().collect();
+    }
+
+    /// Gives what was there before.
+    pub fn set(&mut self, key: &[u8], entry: Entry) -> Option<Entry> {
         match self.index.get_mut(key) {
-            Some(known) => *known = entry,
+            Some(known) => Some(std::mem::replace(known, entry)),
             None => {
                 self.index.insert(key.into(), entry);
+                None
             }
         }
     }
 
-    pub fn remove(&mut self, key: &[u8]) -> bool {
-        self.index.remove(key).is_some()
+    pub fn remove(&mut self, key: &[u8]) -> Option<Entry> {
+        self.index.remove(key)
+    }
+
+    /// A record has been copied to another place.
+    pub fn moved(&mut self, key: &[u8], from: Location, to: Location) -> bool {
+        match self.index.get_mut(key).filter(|entry| entry.location == from) {
+            Some(entry) => {
+                entry.location = to;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// All records, in the order of their keys.
+    pub fn entries(&self) -> impl Iterator<Item = (&[u8], Entry)> {
+        self.index.iter().map(|(key, entry)| (&**key, *entry))
+    }
+
+    /// A write that readers do not see yet; `before` is what they saw of the key.
+    pub fn hold_back(&mut self, key: &[u8], before: Option<Entry>) {
+        match self.uncommitted.get_mut(key) {
+            Some(uncommitted) => uncommitted.pending += 1,
+            None => _ = self.uncommitted.insert(key.into(), Uncommitted { visible: before, pending: 1 }),
+        }
+    }
+
+    /// The oldest write of a key that was held back is on disk now; `after` is what it made of the record.
+    pub fn commit(&mut self, key: &[u8], after: Option<Entry>) {
+        if let Some(uncommitted) = self.uncommitted.get_mut(key) {
+            uncommitted.pending -= 1;
+            uncommitted.visible = after;
+            if uncommitted.pending == 0 {
+                self.uncommitted.remove(key);
+            }
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -106,14 +173,34 @@ impl Table {
         Some(key)
     }
 
-    /// The next records that match, after a key; as many as fit a chunk.
-    pub fn chunk(&self, filter: &KeyFilter, after: Option<&[u8]>, log: &Log) -> Chunk {
-        let mut gather = Gather::default();
+    /// What readers see from a key on, in order.
+    fn visible_from<'a>(&'a self, start: Bound<&'a [u8]>) -> impl Iterator<Item = (&'a [u8], Option<Entry>)> {
+        let mut stored = self.index.range::<[u8], _>((start, Bound::Unbounded)).peekable();
+        let mut held = self.uncommitted.range::<[u8], _>((start, Bound::Unbounded)).peekable();
+        std::iter::from_fn(move || {
+            let Some((key, uncommitted)) = held.peek() else {
+                return stored.next().map(|(key, entry)| (&**key, Some(*entry)));
+            };
+            match stored.peek() {
+                Some((other, _)) if other < key => stored.next().map(|(key, entry)| (&**key, Some(*entry))),
+                other => {
+                    if other.is_some_and(|(other, _)| other == key) {
+                        stored.next();
+                    }
+                    let found = (&***key, uncommitted.visible);
+                    held.next();
+                    Some(found)
+                }
+            }
+        })
+    }
+
+    /// The next records that match, after a key; as many as fit a chunk. Those that have expired are left out.
+    pub fn chunk(&self, filter: &KeyFilter, after: Option<&[u8]>, log: &Log, now_ms: u64) -> Chunk {
+        let mut gather = Gather { log, now_ms, bytes: Vec::new(), rows: Vec::new(), is_damaged: false };
         if let KeyFilter::Exact { key, .. } = filter {
-            if after.is_none()
-                && let Some(entry) = self.get(key)
-            {
-                gather.add(key, entry, log);
+            if after.is_none() {
+                gather.add(key, self.visible(key));
             }
             return gather.finish(None, true);
         }
@@ -125,16 +212,16 @@ impl Table {
         let everything = *filter == KeyFilter::all();
         let mut scratch = String::new();
         let mut looked_at = 0;
-        for (key, entry) in self.index.range::<[u8], _>((start, Bound::Unbounded)) {
+        for (key, entry) in self.visible_from(start) {
             if !key.starts_with(prefix.as_bytes()) {
                 break;
             }
             if everything || filter.matches(self.codec.text(key, &mut scratch)) {
-                gather.add(key, *entry, log);
+                gather.add(key, entry);
             }
             looked_at += 1;
             if looked_at >= SCAN_CHUNK_RECORDS || gather.bytes.len() >= SCAN_CHUNK_BYTES {
-                return gather.finish(Some(key.clone()), false);
+                return gather.finish(Some(key.into()), false);
             }
         }
         gather.finish(None, true)
@@ -142,16 +229,25 @@ impl Table {
 }
 
 /// Rows that share one allocation.
-#[derive(Default)]
-struct Gather {
+struct Gather<'a> {
+    log: &'a Log,
+    now_ms: u64,
     bytes: Vec<u8>,
     /// Version, length of the key, end of the row in `bytes`.
     rows: Vec<(Version, usize, usize)>,
+    is_damaged: bool,
 }
 
-impl Gather {
-    fn add(&mut self, key: &[u8], entry: Entry, log: &Log) {
-        let Some(record) = log.read(entry.location) else { return };
+impl Gather<'_> {
+    fn add(&mut self, key: &[u8], entry: Option<Entry>) {
+        let Some(entry) = entry else { return };
+        let Ok(record) = self.log.read(entry.location) else {
+            self.is_damaged = true;
+            return;
+        };
+        if record.expires_ms.is_some_and(|at| at <= self.now_ms) {
+            return;
+        }
         debug_assert!(document::is_well_formed(record.document), "the log holds canonical documents");
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(record.document);
@@ -166,6 +262,6 @@ impl Gather {
             start = end;
             Row { version, body }
         };
-        Chunk { rows: self.rows.into_iter().map(row).collect(), upto, done }
+        Chunk { rows: self.rows.into_iter().map(row).collect(), upto, done, is_damaged: self.is_damaged }
     }
 }

@@ -1,20 +1,18 @@
 //! Promise: once warm, an event costs a constant number of allocations, however many hear of it.
 
-use bytes::Bytes;
 use shards::command::{Completion, ConnectionRef, Operation, Write};
 use shards::event::Body;
 use shards::key::KeyCodec;
 use shards::limits::Limits;
 use shards::link::{Wake, mesh};
 use shards::outbox::{Encoded, FrameKind};
-use shards::schema::{Durability, Export, TableDef, TableId};
+use shards::schema::{Export, TableDef, TableId};
 use shards::shard::{Encoder, FrameContext, Parts, Shard};
-use shards::storage::{SegmentMap, Storage, StorageCompletion, StorageRequest};
+use shards::storage::{Directory, StorageCompletion, StorageRequest};
 use shards::subscription::Request;
 use shards::topic::{KeyFilter, Target};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::io;
 use std::sync::Arc;
 
 struct Counting;
@@ -67,48 +65,13 @@ impl Encoder for Plain {
     }
 }
 
-/// A disk that forgets.
-struct Memory;
-
-struct Zeros(Bytes);
-
-impl SegmentMap for Zeros {
-    fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl Storage for Memory {
-    fn segments(&self) -> io::Result<Vec<u32>> {
-        Ok(Vec::new())
-    }
-
-    fn map(&self, _: u32) -> io::Result<Box<dyn SegmentMap>> {
-        Err(io::ErrorKind::NotFound.into())
-    }
-
-    fn create(&self, _: u32, bytes: u64) -> io::Result<Box<dyn SegmentMap>> {
-        Ok(Box::new(Zeros(vec![0; bytes as usize].into())))
-    }
-
-    fn write(&self, _: u32, _: u64, _: &[u8]) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn shrink(&self, _: u32, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn remove(&self, _: u32) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 const TABLE: TableId = TableId(0);
 const WINDOW: u16 = 16;
 
 struct World {
     shard: Shard,
+    directory: Directory,
+    _folder: tempfile::TempDir,
     connections: Vec<ConnectionRef>,
     key: Vec<u8>,
     now_us: u64,
@@ -120,23 +83,35 @@ struct World {
 impl World {
     fn new(subscribers: u32, qos: u8) -> World {
         let definition = TableDef {
-            name: "T".into(),
-            database: "data".into(),
             exports: vec![Export { path: "T".into(), rest: true, sse: true, ws: true, mqtt: true }],
-            attributes: Vec::new(),
-            primary_key: None,
-            sealed: false,
-            durability: Durability::Disk,
-            description: None,
+            ..TableDef::new("T")
         };
         let links = mesh(&[Arc::new(Nobody) as Arc<dyn Wake>]).remove(0);
         let tables = [(TABLE, Arc::new(definition))];
-        let parts =
-            Parts { index: 0, limits: Limits::default(), tables: &tables, links, encoder: Box::new(Plain), salt: 1 };
-        let (shard, _) = Shard::open(parts, &Memory).unwrap();
+        let parts = Parts {
+            index: 0,
+            limits: Limits::default(),
+            tables: &tables,
+            links,
+            encoder: Box::new(Plain),
+            salt: 1,
+            now_us: 1,
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::open(folder.path()).unwrap();
+        let (shard, _) = Shard::open(parts, &directory).unwrap();
         let mut key = Vec::new();
         KeyCodec::Auto.encode_text("k/1", &mut key).unwrap();
-        let mut world = World { key, shard, connections: Vec::new(), now_us: 1, dirty: Vec::new(), next_packet_id: 1 };
+        let mut world = World {
+            key,
+            shard,
+            directory,
+            _folder: folder,
+            connections: Vec::new(),
+            now_us: 1,
+            dirty: Vec::new(),
+            next_packet_id: 1,
+        };
         for index in 0..subscribers {
             let connection = ConnectionRef { shard: 0, index, generation: 1 };
             world.shard.outboxes.open(connection);
@@ -168,10 +143,10 @@ impl World {
         }
         while let Some(request) = self.shard.storage_request() {
             let completion = match request {
-                StorageRequest::Create { segment, bytes } => {
-                    StorageCompletion::Created { segment, result: Memory.create(segment, bytes) }
-                }
+                StorageRequest::Create { .. } => request.run(&self.directory),
+                // The disk only claims to have it: what is measured here is the engine.
                 StorageRequest::Commit { .. } => StorageCompletion::Committed(Ok(())),
+                StorageRequest::Job(_) => continue,
             };
             self.shard.storage_complete(completion).unwrap();
         }

@@ -382,20 +382,10 @@ impl<'a> Module<'_, 'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shards::schema::Durability;
 
     fn tables() -> Vec<TableDef> {
         let export = |path: &str| Export { path: path.to_owned(), rest: true, sse: true, ws: true, mqtt: true };
-        let table = |name: &str, exports| TableDef {
-            name: name.to_owned(),
-            database: "data".to_owned(),
-            exports,
-            attributes: Vec::new(),
-            primary_key: None,
-            sealed: false,
-            durability: Durability::Disk,
-            description: None,
-        };
+        let table = |name: &str, exports| TableDef { exports, ..TableDef::new(name) };
         vec![table("Topics", vec![export("")]), table("Sensors", vec![export("Sensors")]), table("Hidden", vec![])]
     }
 

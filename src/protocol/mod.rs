@@ -35,6 +35,7 @@ pub struct Catalog {
     pub cors: Vec<String>,
     /// Who may come in.
     pub authority: Box<dyn Authority>,
+    pub health: Arc<http::health::Health>,
 }
 
 impl Catalog {
@@ -158,6 +159,7 @@ pub fn explain(refusal: &Refusal) -> String {
         Refusal::TooLarge => "The record would be too large".into(),
         Refusal::DiskFull => "The disk is full".into(),
         Refusal::Fenced => "The disk has failed; the server is stopping".into(),
+        Refusal::Damaged => "Stored data of this shard is damaged; see /health".into(),
         Refusal::Invalid(violations) => {
             let say = |violation: &shards::validate::Violation| {
                 let property = &violation.property;

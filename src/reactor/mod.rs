@@ -245,6 +245,12 @@ pub fn raise_descriptor_limit() {
     }
 }
 
+/// Lets the calling thread run only when no other wants to. Where that is refused it runs as before.
+pub fn give_way() {
+    // SAFETY: a plain system call; on Linux it concerns the calling thread alone.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
+}
+
 /// Keeps the calling thread on one core.
 pub fn pin_to_core(core: usize) -> io::Result<()> {
     // SAFETY: all zeros is a valid, empty set; the macros of libc write inside it for core numbers below its size.

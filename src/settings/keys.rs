@@ -95,6 +95,18 @@ pub const SETTINGS: &[Key] = &[
         },
     },
     Key {
+        section: "data",
+        key: "strict",
+        flag: "strict",
+        value_name: "BOOLEAN",
+        help: "Whether not to start where stored data is damaged, instead of serving the other shards: true or false \
+               [default: false]",
+        is_list: false,
+        set: |settings, text| {
+            choice(text, &[("true", true), ("false", false)]).map(|value| settings.data.strict = value)
+        },
+    },
+    Key {
         section: "shards",
         key: "count",
         flag: "shards",

@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn every_setting_in_every_layer() {
         let yaml = "http:\n  address: 127.0.0.1:80\n  cors: ['https://a.org', 'http://localhost:3000']\n\
-                    mqtt:\n  address: off\n  deletePayload: null\ndata: {directory: /d}\n\
+                    mqtt:\n  address: off\n  deletePayload: null\ndata: {directory: /d, strict: true}\n\
                     shards:\n  count: 64\n  pin: false\nio: {driver: epoll}\nlog: {level: debug, format: json}\n\
                     limits:\n  packetBytesMax: 1KiB\n  outboxBytesMax: 1 GiB\n";
         let values = [
@@ -251,6 +251,7 @@ mod tests {
             "off",
             "null",
             "/d",
+            "true",
             "64",
             "false",
             "epoll",
@@ -265,7 +266,7 @@ mod tests {
                 cors: vec!["https://a.org".to_owned(), "http://localhost:3000".to_owned()],
             },
             mqtt: MqttSettings { address: Address::Off, delete_payload: DeletePayload::Null },
-            data: DataSettings { directory: "/d".into() },
+            data: DataSettings { directory: "/d".into(), strict: true },
             shards: ShardSettings { count: Some(64), pin: false },
             io: IoSettings { driver: Driver::Epoll },
             log: LogSettings { level: tracing::Level::DEBUG, format: LogFormat::Json },

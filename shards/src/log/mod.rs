@@ -2,17 +2,29 @@
 //! fills (group commit with no timer); bytes not yet written are read from the batches in memory, all others through
 //! read-only maps. `format.rs` has the bytes, `recover.rs` what happens at start.
 
+pub mod compact;
 pub mod format;
+pub mod index;
+pub mod job;
 pub mod map;
+pub mod mark;
 pub mod recover;
+pub mod segment;
 
 use crate::clock::Version;
 use crate::limits::{
-    BATCH_BYTES_MAX, SEGMENT_BYTES_FIRST, SEGMENT_BYTES_MAX, SEGMENT_GROWTH, SEGMENT_RETRY_US, UNSYNCED_BYTES_MAX,
+    BATCH_BYTES_MAX, MARK_INTERVAL_US, SCRUB_INTERVAL_US, SEGMENT_RETRY_US, SEGMENT_SHARE, SegmentSizes,
+    UNSYNCED_BYTES_MAX,
 };
 use crate::schema::TableId;
-use crate::storage::{SegmentMap, StorageCompletion, StorageRequest};
-use format::{BatchHeader, HEADER_BYTES, RECORD_HEADER_BYTES, Record, RecordKind, SegmentHeader};
+use crate::storage::{Mapped, StorageCompletion, StorageRequest};
+use compact::RewriteDone;
+use format::{BatchHeader, HEADER_BYTES, RECORD_EXTRA_BYTES, RECORD_HEADER_BYTES, Record, RecordKind, SegmentHeader};
+use index::{SegmentEnd, SegmentIndex};
+use job::{Done, Job};
+use recover::Place;
+use segment::{Walk, WalkedBatch};
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
@@ -43,6 +55,20 @@ pub enum Room {
     TooLarge,
     /// A flush has failed: nothing more is written.
     Fenced,
+    /// Something that was acknowledged cannot be read: nothing more is written.
+    Damaged,
+}
+
+/// A record that the log must have cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unreadable;
+
+/// Where an appended record stands, and its length there.
+#[derive(Clone, Copy, Debug)]
+pub struct Placed {
+    pub location: Location,
+    pub bytes: u32,
+    pub expires_ms: Option<u64>,
 }
 
 /// Appended, not yet known to be on disk.
@@ -80,6 +106,45 @@ impl Batch {
 struct Active {
     segment: u32,
     bytes: usize,
+    first_seq: u64,
+}
+
+/// A segment that nothing is appended to any more.
+pub struct Sealed {
+    pub segment: u32,
+    pub first_seq: u64,
+    /// Seq of the first event behind it.
+    pub next_seq: u64,
+    /// `None`: it was sealed just now, a job makes it.
+    pub index: Option<SegmentIndex>,
+    /// The index stands in a file.
+    pub is_indexed: bool,
+}
+
+/// What the records of a segment are good for, per table.
+#[derive(Default)]
+pub struct Usage {
+    /// By table number.
+    pub tables: Vec<TableUsage>,
+    pub max_version: Version,
+}
+
+#[derive(Clone, Copy, Default)]
+pub struct TableUsage {
+    /// Of all records.
+    pub bytes: u64,
+    /// Of those that are the newest of their key.
+    pub live: u64,
+}
+
+impl Usage {
+    fn table(&mut self, table: TableId) -> &mut TableUsage {
+        let at = usize::from(table.0);
+        if at >= self.tables.len() {
+            self.tables.resize(at + 1, TableUsage::default());
+        }
+        &mut self.tables[at]
+    }
 }
 
 enum Spare {
@@ -91,22 +156,45 @@ enum Spare {
 pub struct Log {
     shard: u16,
     epoch: u32,
-    maps: BTreeMap<u32, Box<dyn SegmentMap>>,
+    maps: BTreeMap<u32, Box<dyn Mapped>>,
+    /// In the order of their seq.
+    sealed: Vec<Sealed>,
+    usage: BTreeMap<u32, Usage>,
     active: Active,
     spare: Spare,
+    /// Number of the next file.
+    next_segment: u32,
     disk_full: bool,
     fenced: bool,
+    /// Something that cannot be read was found there.
+    damage: Cell<Option<Place>>,
     open: Batch,
-    sealed: VecDeque<Batch>,
+    full: VecDeque<Batch>,
     in_flight: Option<Batch>,
     /// A buffer that was flushed, for the next batch.
     recycled: Vec<u8>,
     unsynced_bytes: usize,
     durable_seq: u64,
     previous_checksum: u32,
-    segment_bytes_max: usize,
+    sizes: SegmentSizes,
     /// Bytes of a record that waits for a segment of its size; 0: none does.
     needed: usize,
+    job_is_running: bool,
+    /// After one has failed, the next one waits.
+    jobs_from_us: u64,
+    /// Jobs that the shard wants done, in order.
+    jobs: VecDeque<Job>,
+    mark: Marked,
+    /// The sealed segment that is read next to find rot, and when.
+    scrub: (usize, u64),
+}
+
+/// What the mark file says.
+#[derive(Default)]
+struct Marked {
+    durable_seq: u64,
+    slot: u64,
+    at_us: u64,
 }
 
 /// What recovery hands to a log that starts appending.
@@ -115,15 +203,16 @@ pub struct Start {
     pub epoch: u32,
     pub next_seq: u64,
     pub previous_checksum: u32,
-    pub maps: BTreeMap<u32, Box<dyn SegmentMap>>,
-    /// A fresh segment whose header is on disk already.
+    pub maps: BTreeMap<u32, Box<dyn Mapped>>,
+    pub sealed: Vec<Sealed>,
+    /// A fresh segment whose header is on disk already, and its length.
     pub segment: u32,
     pub segment_bytes: usize,
     pub salt: u64,
 }
 
 impl Log {
-    pub fn new(start: Start, packet_bytes_max: usize) -> Log {
+    pub fn new(start: Start, sizes: SegmentSizes) -> Log {
         let open = Batch {
             segment: start.segment,
             offset: HEADER_BYTES,
@@ -132,29 +221,86 @@ impl Log {
             count: 0,
             salt: start.salt,
         };
-        Log {
+        let mut log = Log {
             shard: start.shard,
             epoch: start.epoch,
             maps: start.maps,
-            active: Active { segment: start.segment, bytes: start.segment_bytes },
+            sealed: start.sealed,
+            usage: BTreeMap::new(),
+            active: Active { segment: start.segment, bytes: start.segment_bytes, first_seq: start.next_seq },
             spare: Spare::Absent { retry_at_us: 0 },
+            next_segment: start.segment + 1,
             disk_full: false,
             fenced: false,
+            damage: Cell::new(None),
             open,
-            sealed: VecDeque::new(),
+            full: VecDeque::new(),
             in_flight: None,
             recycled: Vec::new(),
             unsynced_bytes: 0,
             durable_seq: start.next_seq - 1,
             previous_checksum: start.previous_checksum,
-            segment_bytes_max: SEGMENT_BYTES_MAX.max(4 * packet_bytes_max),
+            sizes,
             needed: 0,
+            job_is_running: false,
+            jobs_from_us: 0,
+            jobs: VecDeque::new(),
+            mark: Marked::default(),
+            scrub: (0, 0),
+        };
+        for sealed in &log.sealed {
+            let usage = log.usage.entry(sealed.segment).or_default();
+            if let Some(index) = &sealed.index {
+                usage.max_version = index.max_version();
+                index.tables().for_each(|(table, bytes)| usage.table(table).bytes = bytes);
+            }
         }
+        log
     }
 
-    /// The size of a first segment where packets may be `packet_bytes_max` long.
-    pub fn first_segment_bytes(packet_bytes_max: usize) -> usize {
-        SEGMENT_BYTES_FIRST.max(4 * packet_bytes_max)
+    /// The log of a shard whose data cannot be read: it refuses everything.
+    pub fn damaged(shard: u16, at: Place) -> Log {
+        let maps = BTreeMap::new();
+        let start = Start {
+            shard,
+            epoch: 0,
+            next_seq: 1,
+            previous_checksum: 0,
+            maps,
+            sealed: Vec::new(),
+            segment: 0,
+            segment_bytes: 0,
+            salt: 0,
+        };
+        let log = Log::new(start, SegmentSizes::default());
+        log.damage.set(Some(at));
+        log
+    }
+
+    /// Where something was found that was acknowledged and cannot be read.
+    pub fn damage(&self) -> Option<Place> {
+        self.damage.get()
+    }
+
+    /// Segments that nothing is appended to any more, oldest first.
+    pub fn sealed(&self) -> &[Sealed] {
+        &self.sealed
+    }
+
+    /// What the records of a segment are good for.
+    pub fn usage(&self, segment: u32) -> Option<&Usage> {
+        self.usage.get(&segment)
+    }
+
+    /// A record has become the newest of its key.
+    pub fn hold(&mut self, segment: u32, table: TableId, bytes: u64) {
+        self.usage.entry(segment).or_default().table(table).live += bytes;
+    }
+
+    /// A record is no longer the newest of its key.
+    pub fn release(&mut self, segment: u32, table: TableId, bytes: u64) {
+        let live = &mut self.usage.entry(segment).or_default().table(table).live;
+        *live = live.saturating_sub(bytes);
     }
 
     /// The position of the newest event.
@@ -181,11 +327,14 @@ impl Log {
         if self.fenced {
             return Room::Fenced;
         }
+        if self.damage.get().is_some() {
+            return Room::Damaged;
+        }
         if self.unsynced_bytes > UNSYNCED_BYTES_MAX {
             return Room::Wait;
         }
-        let needed = RECORD_HEADER_BYTES + bytes + format::ALIGNMENT;
-        if needed + 2 * HEADER_BYTES > self.segment_bytes_max {
+        let needed = RECORD_HEADER_BYTES + bytes + RECORD_EXTRA_BYTES;
+        if needed + 2 * HEADER_BYTES > self.sizes.max {
             return Room::TooLarge;
         }
         let fits_segment = self.open.end() + needed <= self.active.bytes;
@@ -216,7 +365,8 @@ impl Log {
         let end = self.open.end();
         let (segment, offset, salt) = match roll {
             Some((segment, bytes)) => {
-                self.active = Active { segment, bytes };
+                let before = std::mem::replace(&mut self.active, Active { segment, bytes, first_seq: next_seq });
+                self.retire(&before, next_seq);
                 // Any change will do: the salt only has to differ from what may lie in recycled blocks.
                 (segment, 0, self.open.salt.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1))
             }
@@ -229,54 +379,118 @@ impl Log {
         let next = Batch { segment, offset, bytes: Arc::new(bytes), first_seq: next_seq, count: 0, salt };
         let full = std::mem::replace(&mut self.open, next);
         if full.count > 0 {
-            self.sealed.push_back(full);
+            self.full.push_back(full);
         }
     }
 
-    /// Appends a record; `document` writes the document behind the head. Where it fails, nothing was appended; `None`:
-    /// it has become larger than the room that the caller asked for with [`Log::room`], and does not fit.
+    /// Nothing more is appended to this segment.
+    fn retire(&mut self, active: &Active, next_seq: u64) {
+        let Active { segment, first_seq, .. } = *active;
+        if first_seq == next_seq {
+            self.forget(segment); // it was too small for the first record
+            self.jobs.push_back(Job::Remove { segments: vec![segment] });
+        } else {
+            self.sealed.push(Sealed { segment, first_seq, next_seq, index: None, is_indexed: false });
+        }
+    }
+
+    fn forget(&mut self, segment: u32) {
+        self.maps.remove(&segment);
+        self.usage.remove(&segment);
+    }
+
+    /// Appends a record. `document` writes the document behind what it is given, which begins with others; it says when
+    /// the record expires, if that may be. Where it fails, nothing was appended; `None`: it has become larger than the
+    /// room that the caller asked for with [`Log::room`], and does not fit.
     pub fn append<E>(
         &mut self,
         kind: RecordKind,
         table: TableId,
         version: Version,
+        may_expire: bool,
         key: &[u8],
-        document: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
-    ) -> Result<Location, Option<E>> {
+        document: impl FnOnce(usize, &mut Vec<u8>) -> Result<Option<u64>, E>,
+    ) -> Result<Placed, Option<E>> {
         let bytes = Arc::get_mut(&mut self.open.bytes).expect("a batch is shared only while it is flushed");
         let start = bytes.len();
-        format::begin_record(kind, table, version, key, bytes);
-        if let Err(error) = document(bytes) {
-            bytes.truncate(start);
-            return Err(Some(error));
-        }
+        format::begin_record(kind, table, version, may_expire, key, bytes);
+        let expires_ms = match document(bytes.len(), bytes) {
+            Ok(expires_ms) => expires_ms,
+            Err(error) => {
+                bytes.truncate(start);
+                return Err(Some(error));
+            }
+        };
         if self.open.offset + bytes.len() + format::ALIGNMENT > self.active.bytes {
             bytes.truncate(start);
             return Err(None);
         }
-        format::finish_record(start, key.len(), bytes);
-        self.unsynced_bytes += bytes.len() - start;
+        format::finish_record(start, expires_ms, bytes);
+        let length = bytes.len() - start;
+        self.unsynced_bytes += length;
         let location = Location { segment: self.open.segment, offset: (self.open.offset + start) as u32 };
         self.open.count += 1;
-        Ok(location)
+        let usage = self.usage.entry(location.segment).or_default();
+        usage.max_version = version;
+        usage.table(table).bytes += length as u64;
+        Ok(Placed { location, bytes: length as u32, expires_ms })
+    }
+
+    /// Batches that may not be on disk yet, oldest first.
+    fn in_memory(&self) -> impl Iterator<Item = &Batch> {
+        self.in_flight.iter().chain(&self.full).chain([&self.open])
     }
 
     /// The record at a location that [`Log::append`] or recovery gave.
-    pub fn read(&self, location: Location) -> Option<Record<'_>> {
+    pub fn read(&self, location: Location) -> Result<Record<'_>, Unreadable> {
         let offset = location.offset as usize;
-        let in_memory = [Some(&self.open), self.in_flight.as_ref()].into_iter().flatten().chain(&self.sealed);
-        for batch in in_memory {
-            if batch.segment == location.segment && (batch.offset..batch.end()).contains(&offset) {
-                return Record::decode(&batch.bytes[offset - batch.offset..]).map(|(record, _)| record);
+        let holds = |batch: &&Batch| batch.segment == location.segment && (batch.offset..batch.end()).contains(&offset);
+        let record = match self.in_memory().find(holds) {
+            Some(batch) => Record::decode_unchecked(&batch.bytes[offset - batch.offset..]),
+            None => {
+                let map = self.maps.get(&location.segment);
+                map.and_then(|map| Record::decode(map.bytes().get(offset..)?))
+            }
+        };
+        if record.is_none() && self.damage.get().is_none() {
+            self.damage.set(Some(Place { segment: location.segment, offset: u64::from(location.offset) }));
+        }
+        record.map(|(record, _)| record).ok_or(Unreadable)
+    }
+
+    /// Shows every event that is still kept, in order, with its seq.
+    pub fn history(&self, visit: &mut dyn FnMut(u64, &Record<'_>)) {
+        let segments = self.sealed.iter().map(|sealed| sealed.segment).chain([self.active.segment]);
+        for map in segments.filter_map(|segment| self.maps.get(&segment)) {
+            let Some(header) = SegmentHeader::decode(map.bytes()) else { continue };
+            let mut walk = Walk::new(header, map.bytes());
+            // What is not on disk yet may be in the map in part.
+            while let Some(batch) = walk.next_batch().filter(|batch| batch.header.first_seq <= self.durable_seq) {
+                batch.records().for_each(|found| visit(found.seq, &found.record));
             }
         }
-        let map = self.maps.get(&location.segment)?;
-        Record::decode(map.bytes().get(offset..)?).map(|(record, _)| record)
+        for batch in self.in_memory() {
+            let at = batch.header_at() + HEADER_BYTES;
+            let header = BatchHeader { first_seq: batch.first_seq, ..BatchHeader::default() };
+            let batch = WalkedBatch { header, at: 0, body: &batch.bytes[at..] };
+            batch.records().for_each(|found| visit(found.seq, &found.record));
+        }
+    }
+
+    /// Has a job done, after those that were asked for earlier.
+    pub fn enqueue(&mut self, job: Job) {
+        self.jobs.push_back(job);
+    }
+
+    /// A number for a file.
+    pub fn number(&mut self) -> u32 {
+        self.next_segment += 1;
+        self.next_segment - 1
     }
 
     /// What the log wants of the disk now. Called at the end of each turn, until it gives nothing.
     pub fn request(&mut self, ticks_us: u64) -> Option<StorageRequest> {
-        if self.fenced {
+        if self.fenced || self.active.bytes == 0 {
             return None;
         }
         if let Spare::Absent { retry_at_us } = self.spare
@@ -284,23 +498,69 @@ impl Log {
             && (self.open.end() > self.active.bytes / 4 || self.needed > 0)
         {
             self.spare = Spare::Requested;
-            let grown = (self.active.bytes * SEGMENT_GROWTH).max((self.needed + 2 * HEADER_BYTES).next_power_of_two());
-            let bytes = grown.min(self.segment_bytes_max) as u64;
+            let share = self.bytes() / SEGMENT_SHARE;
+            let bytes = share.clamp(self.sizes.first, self.sizes.max).max(self.needed + 2 * HEADER_BYTES);
             self.needed = 0;
-            return Some(StorageRequest::Create { segment: self.active.segment + 1, bytes });
+            let segment = self.number();
+            return Some(StorageRequest::Create { segment, bytes: bytes.next_multiple_of(4096) as u64 });
+        }
+        if !self.job_is_running
+            && ticks_us >= self.jobs_from_us
+            && let Some(job) = self.next_job(ticks_us)
+        {
+            self.job_is_running = true;
+            return Some(StorageRequest::Job(job));
         }
         if self.in_flight.is_some() {
             return None;
         }
-        if self.sealed.is_empty() {
+        if self.full.is_empty() {
             self.seal(None);
         }
-        let mut batch = self.sealed.pop_front()?;
+        let mut batch = self.full.pop_front()?;
         self.close(&mut batch);
         let data = batch.bytes.clone();
         let request = StorageRequest::Commit { segment: batch.segment, offset: batch.offset as u64, data };
         self.in_flight = Some(batch);
         Some(request)
+    }
+
+    /// Bytes that the log takes up.
+    fn bytes(&self) -> usize {
+        self.maps.values().map(|map| map.bytes().len()).sum()
+    }
+
+    fn next_job(&mut self, ticks_us: u64) -> Option<Job> {
+        if self.mark_is_due().is_some_and(|at_us| ticks_us >= at_us) {
+            self.mark.at_us = ticks_us;
+            return self.mark_job();
+        }
+        if self.damage.get().is_some() {
+            return None; // nothing is changed that may be needed for repair
+        }
+        let is_unindexed = |sealed: &&Sealed| !sealed.is_indexed && sealed.next_seq <= self.durable_seq + 1;
+        if let Some(sealed) = self.sealed.iter().find(is_unindexed) {
+            return Some(Job::Index { segment: sealed.segment });
+        }
+        if let Some(job) = self.jobs.pop_front() {
+            return Some(job);
+        }
+        let (at, due_us) = self.scrub;
+        let sealed = self.sealed.get(at).filter(|_| ticks_us >= due_us)?;
+        self.scrub = (at + 1, ticks_us + SCRUB_INTERVAL_US);
+        Some(Job::Scrub { segment: sealed.segment })
+    }
+
+    /// When the mark file is to be refreshed; `None`: it says what there is to say.
+    fn mark_is_due(&self) -> Option<u64> {
+        (self.mark.durable_seq < self.durable_seq).then_some(self.mark.at_us + MARK_INTERVAL_US)
+    }
+
+    /// Refreshes the mark file; `None`: it says what there is to say.
+    pub fn mark_job(&mut self) -> Option<Job> {
+        self.mark_is_due()?;
+        self.mark.slot = 1 - self.mark.slot;
+        Some(Job::Mark { shard: self.shard, slot: self.mark.slot, durable_seq: self.durable_seq })
     }
 
     /// Writes the headers of a batch that is about to be flushed.
@@ -329,6 +589,7 @@ impl Log {
                 salt: batch.salt,
                 first_seq: batch.first_seq,
                 previous_checksum: self.previous_checksum,
+                rewritten: None,
             };
             bytes[..HEADER_BYTES].copy_from_slice(&segment.encode());
         }
@@ -336,13 +597,15 @@ impl Log {
     }
 
     /// The disk has answered. A failed flush fences the log: what waited is never acknowledged.
-    pub fn complete(&mut self, completion: StorageCompletion, ticks_us: u64) -> io::Result<()> {
+    ///
+    /// Gives what a compaction has made: the shard moves its records there.
+    pub fn complete(&mut self, completion: StorageCompletion, ticks_us: u64) -> io::Result<Option<RewriteDone>> {
         match completion {
             StorageCompletion::Created { segment, result: Ok(map) } => {
                 self.disk_full = false;
                 self.spare = Spare::Ready { segment, bytes: map.bytes().len() };
                 self.maps.insert(segment, map);
-                Ok(())
+                Ok(None)
             }
             StorageCompletion::Created { result: Err(error), .. } => {
                 self.disk_full = true;
@@ -361,9 +624,46 @@ impl Log {
                         self.recycled = bytes;
                     }
                 }
-                Ok(())
+                Ok(None)
+            }
+            StorageCompletion::Done(result) => {
+                self.job_is_running = false;
+                match result.inspect_err(|_| self.jobs_from_us = ticks_us + SEGMENT_RETRY_US)? {
+                    Done::Indexed { segment, index } => {
+                        if let Some(sealed) = self.sealed.iter_mut().find(|sealed| sealed.segment == segment) {
+                            sealed.index = Some(index);
+                            sealed.is_indexed = true;
+                        }
+                    }
+                    Done::Marked { durable_seq } => self.mark.durable_seq = durable_seq,
+                    Done::Damaged(place) => self.damage.set(Some(place)),
+                    Done::Rewritten(done) => return Ok(Some(done)),
+                    Done::Removed | Done::Scrubbed => {}
+                }
+                Ok(None)
             }
         }
+    }
+
+    /// Puts a rewritten segment into the place of those that it replaces. These stay readable until [`Log::drop_replaced`].
+    pub fn replace(&mut self, done: RewriteDone) {
+        let RewriteDone { segment, sources, map, index, .. } = done;
+        let end: SegmentEnd = *index.end();
+        let usage = self.usage.entry(segment).or_default();
+        usage.max_version = index.max_version();
+        index.tables().for_each(|(table, bytes)| usage.table(table).bytes = bytes);
+        self.maps.insert(segment, map);
+        let Some(at) = self.sealed.iter().position(|sealed| sources.contains(&sealed.segment)) else { return };
+        self.sealed.retain(|sealed| !sources.contains(&sealed.segment));
+        let (first_seq, next_seq) = (end.first_seq, end.next_seq);
+        self.sealed.insert(at, Sealed { segment, first_seq, next_seq, index: Some(index), is_indexed: true });
+        self.scrub.0 = self.scrub.0.min(at);
+    }
+
+    /// Nothing points at these segments any more.
+    pub fn drop_replaced(&mut self, segments: Vec<u32>) {
+        segments.iter().for_each(|segment| self.forget(*segment));
+        self.jobs.push_back(Job::Remove { segments });
     }
 
     /// Whether everything that was appended is on disk.
@@ -376,11 +676,15 @@ impl Log {
         matches!(self.spare, Spare::Ready { .. })
     }
 
-    /// Whether a full disk is what keeps a new segment from being made: the time of the next attempt.
-    pub fn retry_at_us(&self) -> Option<u64> {
-        match self.spare {
+    /// When a turn is due though nothing happens.
+    pub fn deadline_us(&self) -> Option<u64> {
+        let retry = match self.spare {
             Spare::Absent { retry_at_us } if self.disk_full => Some(retry_at_us),
             _ => None,
-        }
+        };
+        let scrub = (self.scrub.0 < self.sealed.len() && self.damage.get().is_none()).then_some(self.scrub.1);
+        let jobs = if self.job_is_running || self.fenced { [None, None] } else { [self.mark_is_due(), scrub] };
+        let jobs = jobs.into_iter().flatten().min().map(|at_us| at_us.max(self.jobs_from_us));
+        [jobs, retry].into_iter().flatten().min()
     }
 }

@@ -1,17 +1,27 @@
-//! What happens at start: the chain of batches is walked, each record is shown to the tables, and damage is judged by
-//! the durable mark (architecture §8). Damage above the highest durable seq seen anywhere was never promised: it is cut
-//! off and said. Damage at or below it is corruption: the shard does not open, the error says where.
+//! What happens at start: the chain of segments is followed, through their indexes where they have one and batch by
+//! batch where not, and damage is judged by the durable mark (architecture §8). Damage above the highest durable seq seen
+//! anywhere (batch headers, segment headers, the mark file) was never promised: it is cut off and said. Damage at or
+//! below it is corruption: the shard does not open, the error says where. Nothing is changed before that verdict, and
+//! every change after it may be interrupted: the next start finds the same log.
 
-use super::format::{BATCH_MAGIC, BatchHeader, HEADER_BYTES, Record, SegmentHeader};
-use super::{Location, Log, Start};
-use crate::storage::{SegmentMap, Storage};
+use super::format::{ALIGNMENT, BATCH_MAGIC, BatchHeader, HEADER_BYTES, SegmentHeader};
+use super::index::{IndexBuilder, SegmentIndex};
+use super::job::{check, read_index};
+use super::mark;
+use super::segment::Walk;
+use super::{Log, Sealed, Start};
+use crate::limits::{SCRUB_AT_START_BYTES, SegmentSizes};
+use crate::progress::Progress;
+use crate::storage::{FileName, Mapped, Storage};
 use std::collections::BTreeMap;
 use std::io;
 
 /// What recovery found.
 #[derive(Debug, Default)]
 pub struct Recovery {
-    pub records: u64,
+    /// Records in the indexes, and records that had to be read because no index was there.
+    pub indexed: u64,
+    pub walked: u64,
     pub segments: usize,
     /// The tail that a crash left unfinished: never acknowledged.
     pub cut: Option<Place>,
@@ -39,6 +49,16 @@ pub enum RecoveryError {
     Foreign(Place),
 }
 
+impl RecoveryError {
+    /// Where the data is damaged; `None`: it may be sound.
+    pub fn place(&self) -> Option<Place> {
+        match self {
+            RecoveryError::Io(_) => None,
+            RecoveryError::Corrupt { at, .. } | RecoveryError::Foreign(at) => Some(*at),
+        }
+    }
+}
+
 impl From<io::Error> for RecoveryError {
     fn from(error: io::Error) -> Self {
         RecoveryError::Io(error)
@@ -51,193 +71,292 @@ impl std::fmt::Display for RecoveryError {
             RecoveryError::Io(error) => write!(f, "{error}"),
             RecoveryError::Corrupt { at, seq, durable_seq } => write!(
                 f,
-                "segment {:08}.log is damaged at offset {}: events {seq} to {durable_seq} were acknowledged and cannot be read",
-                at.segment, at.offset
+                "{} is damaged at offset {}: events {seq} to {durable_seq} were acknowledged and cannot be read",
+                FileName::Segment(at.segment),
+                at.offset
             ),
             RecoveryError::Foreign(at) => {
-                write!(f, "segment {:08}.log belongs to another shard or another log", at.segment)
+                write!(f, "{} belongs to another shard, another place or another log", FileName::Segment(at.segment))
             }
         }
     }
 }
 
-/// Where the walk stands.
-struct Walk {
-    shard: u16,
-    next_seq: u64,
-    previous_checksum: u32,
-    epoch: u32,
-    durable_seq: u64,
+/// What the log of a shard holds, before anything is changed.
+pub struct Survey {
+    /// In the order of their seq.
+    pub segments: Vec<SoundSegment>,
+    pub next_seq: u64,
+    pub previous_checksum: u32,
+    pub epoch: u32,
+    /// Known to have been flushed.
+    pub durable_seq: u64,
+    /// Where what a crash left unfinished begins.
+    pub cut: Option<Place>,
+    /// Replaced by a rewritten segment; or not begun; or begun, and never promised.
+    pub unused: Vec<u32>,
+    files: Vec<FileName>,
 }
 
-/// Opens the log of one shard: shows every record to `visit`, judges damage, starts a new epoch in a fresh segment.
-/// `salt` is any random number.
+/// A segment that continues the chain.
+pub struct SoundSegment {
+    pub header: SegmentHeader,
+    pub map: Box<dyn Mapped>,
+    pub index: SegmentIndex,
+    /// The index was read from its file.
+    pub is_indexed: bool,
+}
+
+/// Reads what is there and judges it.
+pub fn survey(storage: &dyn Storage, shard: u16, progress: &Progress) -> Result<Survey, RecoveryError> {
+    let files = storage.files()?;
+    let mut mapped: Vec<(u32, Box<dyn Mapped>)> = Vec::new();
+    for file in &files {
+        if let FileName::Segment(segment) = *file {
+            mapped.push((segment, storage.map(*file)?));
+        }
+    }
+    let mark = match files.contains(&FileName::Mark) {
+        true => mark::decode(storage.map(FileName::Mark)?.bytes(), shard),
+        false => 0,
+    };
+    let mut begun: Vec<(SegmentHeader, Box<dyn Mapped>)> = Vec::new();
+    let mut headless = Vec::new();
+    for (segment, map) in mapped {
+        match SegmentHeader::decode(map.bytes()) {
+            Some(header) if header.shard != shard || header.segment != segment => {
+                return Err(RecoveryError::Foreign(Place { segment, offset: 0 }));
+            }
+            Some(header) => begun.push((header, map)),
+            None => headless.push((segment, map)),
+        }
+    }
+    begun.sort_by_key(|(header, _)| (header.first_seq, header.segment));
+    let replaced: Vec<u32> =
+        begun.iter().filter_map(|(own, _)| is_replaced(own, &begun).then_some(own.segment)).collect();
+    begun.retain(|(header, _)| !replaced.contains(&header.segment));
+
+    let mut survey = Survey {
+        segments: Vec::new(),
+        next_seq: 1,
+        previous_checksum: 0,
+        epoch: 0,
+        durable_seq: mark,
+        cut: None,
+        unused: replaced,
+        files,
+    };
+    let total: usize = begun.iter().map(|(_, map)| map.bytes().len()).sum();
+    progress.expect(begun.len() as u64);
+    let mut begun = begun.into_iter().peekable();
+    while let Some((header, map)) = begun.next_if(|(header, _)| survey.continues(header)) {
+        survey.cut = None; // an older one was judged when this segment was begun
+        progress.add(1);
+        survey.add(storage, header, map, total <= SCRUB_AT_START_BYTES)?;
+    }
+    // What does not continue the chain: is anything of it proof that something promised is missing?
+    let mut broken = None;
+    for (segment, map) in headless {
+        if !is_zero(map.bytes()) {
+            broken = broken.or(Some(Place { segment, offset: 0 }));
+            survey.look_for_promises(map.bytes(), shard);
+        }
+        survey.unused.push(segment);
+    }
+    for (header, map) in begun {
+        let segment = header.segment;
+        broken = broken.or(Some(Place { segment, offset: 0 }));
+        if header.epoch >= survey.epoch {
+            // A segment is begun only when everything before it is on disk.
+            survey.durable_seq = survey.durable_seq.max(header.first_seq.saturating_sub(1));
+        }
+        survey.look_for_promises(&map.bytes()[HEADER_BYTES..], shard);
+        survey.unused.push(segment);
+    }
+    if survey.durable_seq >= survey.next_seq {
+        let last = survey.segments.last();
+        let end = last.map(|last| Place { segment: last.header.segment, offset: u64::from(last.index.end().end) });
+        let at = survey.cut.or(broken).or(end).unwrap_or(Place { segment: 1, offset: 0 });
+        return Err(RecoveryError::Corrupt { at, seq: survey.next_seq, durable_seq: survey.durable_seq });
+    }
+    survey.cut = survey.cut.or(broken);
+    Ok(survey)
+}
+
+/// Whether a rewritten segment of a higher number covers this one.
+fn is_replaced(own: &SegmentHeader, all: &[(SegmentHeader, Box<dyn Mapped>)]) -> bool {
+    all.iter().any(|(other, map)| {
+        other.segment > own.segment
+            && other.rewritten.is_some_and(|rewritten| {
+                (other.first_seq..rewritten.next_seq).contains(&own.first_seq)
+                    && rewritten.bytes as usize == map.bytes().len()
+            })
+    })
+}
+
+impl Survey {
+    fn continues(&self, header: &SegmentHeader) -> bool {
+        header.first_seq == self.next_seq
+            && header.previous_checksum == self.previous_checksum
+            && header.epoch >= self.epoch
+    }
+
+    /// Takes a segment that continues the chain.
+    fn add(
+        &mut self,
+        storage: &dyn Storage,
+        header: SegmentHeader,
+        map: Box<dyn Mapped>,
+        read_whole: bool,
+    ) -> Result<(), RecoveryError> {
+        let bytes = map.bytes();
+        let segment = header.segment;
+        let indexed = read_index(storage, segment, &header);
+        let is_indexed = indexed.is_some();
+        let index = match indexed {
+            Some(index) => {
+                let end = index.end();
+                let damage = if read_whole {
+                    check(segment, bytes, Some(end)).err()
+                } else {
+                    (bytes.len() < end.end as usize).then_some(bytes.len() as u64)
+                };
+                if let Some(offset) = damage {
+                    let at = Place { segment, offset };
+                    return Err(RecoveryError::Corrupt { at, seq: header.first_seq, durable_seq: end.next_seq - 1 });
+                }
+                index
+            }
+            None => {
+                let mut walk = Walk::new(header, bytes);
+                let mut builder = IndexBuilder::default();
+                while let Some(batch) = walk.next_batch() {
+                    for found in batch.records() {
+                        builder.push(&found.record, found.offset, found.bytes.len() as u32);
+                    }
+                }
+                let at = Place { segment, offset: walk.at as u64 };
+                if !walk.finish() {
+                    let durable_seq = header.rewritten.map_or(0, |rewritten| rewritten.next_seq - 1);
+                    return Err(RecoveryError::Corrupt { at, seq: walk.next_seq, durable_seq });
+                }
+                let rest = &bytes[walk.at..];
+                if !is_zero(rest) {
+                    self.cut = Some(at);
+                    self.next_seq = walk.next_seq;
+                    self.epoch = header.epoch;
+                    self.look_for_promises(rest, header.shard);
+                }
+                let end = walk.end();
+                SegmentIndex::made(builder.finish(&end))
+                    .ok_or_else(|| io::Error::other("an index that was just made cannot be read"))?
+            }
+        };
+        let end = index.end();
+        self.next_seq = end.next_seq;
+        self.previous_checksum = end.last_checksum;
+        self.epoch = header.epoch;
+        self.durable_seq = self.durable_seq.max(end.durable_seq);
+        self.segments.push(SoundSegment { header, map, index, is_indexed });
+        Ok(())
+    }
+
+    /// Looks behind damage for batches that name something as flushed.
+    fn look_for_promises(&mut self, bytes: &[u8], shard: u16) {
+        for at in (0..bytes.len()).step_by(ALIGNMENT) {
+            if bytes[at..].starts_with(&BATCH_MAGIC.to_le_bytes())
+                && let Some((batch, _)) = BatchHeader::decode(&bytes[at..])
+                && batch.shard == shard
+                && batch.epoch >= self.epoch
+            {
+                self.durable_seq = self.durable_seq.max(batch.durable_seq);
+            }
+        }
+    }
+}
+
+/// Opens the log of one shard: judges it, and starts a new epoch in a fresh segment. Gives the indexes of the segments,
+/// oldest first, for the tables. `salt` is any random number.
 pub fn open(
     storage: &dyn Storage,
     shard: u16,
     salt: u64,
-    packet_bytes_max: usize,
-    visit: &mut dyn FnMut(Location, &Record<'_>),
+    sizes: SegmentSizes,
+    progress: &Progress,
 ) -> Result<(Log, Recovery), RecoveryError> {
-    let mut walk = Walk { shard, next_seq: 1, previous_checksum: 0, epoch: 0, durable_seq: 0 };
-    let mut recovery = Recovery::default();
-    let mut maps: BTreeMap<u32, Box<dyn SegmentMap>> = BTreeMap::new();
-    let segments = storage.segments()?;
-    let mut sound_until = 0;
-    let mut ends = BTreeMap::new();
-    let mut broken = None;
-    for &segment in &segments {
-        let map = storage.map(segment)?;
-        let Some(header) = walk.follows(segment, map.bytes())? else {
-            if !is_zero(map.bytes()) && broken.is_none() {
-                broken = recovery.cut.or(Some(Place { segment, offset: 0 }));
-            }
-            maps.insert(segment, map);
-            continue;
-        };
-        if broken.is_some() {
-            maps.insert(segment, map);
-            continue;
-        }
-        sound_until = segment;
-        recovery.cut = None; // an older one was judged when this segment was begun
-        let end = walk.segment(segment, &header, map.bytes(), &mut recovery.records, visit);
-        if !is_zero(&map.bytes()[end..]) {
-            recovery.cut = Some(Place { segment, offset: end as u64 });
-        } else if end < map.bytes().len() {
-            ends.insert(segment, end);
-        }
-        maps.insert(segment, map);
-    }
-    walk.judge(&maps, broken.or(recovery.cut))?;
-    recovery.cut = broken.or(recovery.cut.filter(|cut| cut.segment == sound_until));
-    let segment = segments.last().copied().unwrap_or(0).max(sound_until) + 1;
-    let segment_bytes = Log::first_segment_bytes(packet_bytes_max);
-    let map = storage.create(segment, segment_bytes as u64)?;
+    let Survey { segments, next_seq, previous_checksum, epoch, durable_seq: _, cut, unused, files } =
+        survey(storage, shard, progress)?;
+    let highest = files.iter().filter_map(|file| match file {
+        FileName::Segment(segment) | FileName::Index(segment) => Some(*segment),
+        FileName::Mark | FileName::Staged => None,
+    });
+    let segment = highest.max().unwrap_or(0) + 1;
+    let map = storage.create(FileName::Segment(segment), sizes.first as u64)?;
     let header = SegmentHeader {
         shard,
         segment,
-        epoch: walk.epoch + 1,
+        epoch: epoch + 1,
         salt,
-        first_seq: walk.next_seq,
-        previous_checksum: walk.previous_checksum,
+        first_seq: next_seq,
+        previous_checksum,
+        rewritten: None,
     };
     // The epoch is on disk before the first position of it is given out.
-    storage.write(segment, 0, &header.encode())?;
+    storage.write(FileName::Segment(segment), 0, &header.encode())?;
     // Only now that nothing promised is missing, and the new epoch is on disk, may anything be changed.
-    for &unused in segments.iter().filter(|&&segment| segment > sound_until) {
-        maps.remove(&unused);
-        storage.remove(unused)?;
+    let mut sealed = Vec::new();
+    let mut maps = BTreeMap::new();
+    let mut recovery = Recovery { cut, ..Recovery::default() };
+    let mut remove = unused;
+    for sound in segments {
+        let own = sound.header.segment;
+        let end = *sound.index.end();
+        if end.end as usize <= HEADER_BYTES && sound.header.rewritten.is_none() {
+            remove.push(own);
+            continue;
+        }
+        let mut map = sound.map;
+        // Zeros behind the last batch are given back; what a crash left there stays, as evidence.
+        if (end.end as usize) < map.bytes().len() && is_zero(&map.bytes()[end.end as usize..]) {
+            drop(map);
+            storage.shrink(FileName::Segment(own), u64::from(end.end))?;
+            map = storage.map(FileName::Segment(own))?;
+        }
+        let records = if sound.is_indexed { &mut recovery.indexed } else { &mut recovery.walked };
+        *records += sound.index.len() as u64;
+        maps.insert(own, map);
+        let (first_seq, next_seq) = (end.first_seq, end.next_seq);
+        let (index, is_indexed) = (Some(sound.index), sound.is_indexed);
+        sealed.push(Sealed { segment: own, first_seq, next_seq, index, is_indexed });
     }
-    for (segment, end) in ends {
-        maps.remove(&segment);
-        if end <= HEADER_BYTES {
-            storage.remove(segment)?;
-        } else {
-            storage.shrink(segment, end as u64)?;
-            maps.insert(segment, storage.map(segment)?);
+    for unused in remove {
+        for file in [FileName::Index(unused), FileName::Segment(unused)] {
+            if files.contains(&file) {
+                storage.remove(file)?;
+            }
         }
     }
-    recovery.segments = maps.len();
+    if files.contains(&FileName::Staged) {
+        storage.remove(FileName::Staged)?;
+    }
+    recovery.segments = sealed.len();
     maps.insert(segment, map);
     let start = Start {
         shard,
-        epoch: walk.epoch + 1,
-        next_seq: walk.next_seq,
-        previous_checksum: walk.previous_checksum,
+        epoch: epoch + 1,
+        next_seq,
+        previous_checksum,
         maps,
+        sealed,
         segment,
-        segment_bytes,
+        segment_bytes: sizes.first,
         salt,
     };
-    Ok((Log::new(start, packet_bytes_max), recovery))
+    Ok((Log::new(start, sizes), recovery))
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| *byte == 0)
-}
-
-impl Walk {
-    /// The header of a segment that continues the chain; `None` where it does not.
-    fn follows(&mut self, segment: u32, bytes: &[u8]) -> Result<Option<SegmentHeader>, RecoveryError> {
-        let Some(header) = SegmentHeader::decode(bytes) else { return Ok(None) };
-        if header.shard != self.shard || header.segment != segment {
-            return Err(RecoveryError::Foreign(Place { segment, offset: 0 }));
-        }
-        let continues = header.first_seq == self.next_seq
-            && header.previous_checksum == self.previous_checksum
-            && header.epoch >= self.epoch;
-        if continues {
-            self.epoch = header.epoch;
-        }
-        Ok(continues.then_some(header))
-    }
-
-    /// Walks the batches of a segment; gives the offset at which they end.
-    fn segment(
-        &mut self,
-        segment: u32,
-        header: &SegmentHeader,
-        bytes: &[u8],
-        records: &mut u64,
-        visit: &mut dyn FnMut(Location, &Record<'_>),
-    ) -> usize {
-        let mut at = HEADER_BYTES;
-        while let Some((batch, checksum)) = BatchHeader::decode(&bytes[at..]) {
-            let start = at + HEADER_BYTES;
-            let Some(body) = bytes.get(start..start + batch.body_bytes as usize) else { break };
-            let chained = batch.shard == self.shard
-                && batch.salt == header.salt
-                && batch.first_seq == self.next_seq
-                && batch.previous_checksum == self.previous_checksum;
-            if !chained || crc32c::crc32c(body) != batch.body_checksum {
-                break;
-            }
-            let mut offset = 0;
-            while let Some((record, length)) = Record::decode(&body[offset..]) {
-                visit(Location { segment, offset: (start + offset) as u32 }, &record);
-                *records += 1;
-                offset += length;
-            }
-            self.next_seq += u64::from(batch.count);
-            self.previous_checksum = checksum;
-            self.durable_seq = self.durable_seq.max(batch.durable_seq);
-            at = start + body.len();
-        }
-        at
-    }
-
-    /// Looks behind the damage for a batch that proves that something missing had been promised.
-    fn judge(&self, maps: &BTreeMap<u32, Box<dyn SegmentMap>>, damage: Option<Place>) -> Result<(), RecoveryError> {
-        let mut durable_seq = self.durable_seq;
-        if let Some(damage) = damage {
-            for (&segment, map) in maps.range(damage.segment..) {
-                let from = if segment == damage.segment { damage.offset as usize } else { 0 };
-                // A segment is begun only when everything before it is on disk.
-                if let Some(header) = SegmentHeader::decode(map.bytes()).filter(|_| segment > damage.segment)
-                    && header.shard == self.shard
-                    && header.epoch >= self.epoch
-                {
-                    durable_seq = durable_seq.max(header.first_seq.saturating_sub(1));
-                }
-                let bytes = map.bytes().get(from..).unwrap_or_default();
-                for at in (0..bytes.len()).step_by(super::format::ALIGNMENT) {
-                    if bytes[at..].starts_with(&BATCH_MAGIC.to_le_bytes())
-                        && let Some((batch, _)) = BatchHeader::decode(&bytes[at..])
-                        && batch.shard == self.shard
-                        && batch.epoch >= self.epoch
-                    {
-                        durable_seq = durable_seq.max(batch.durable_seq);
-                    }
-                }
-            }
-        }
-        if durable_seq < self.next_seq {
-            return Ok(());
-        }
-        let at = damage.unwrap_or(Place { segment: 0, offset: 0 });
-        Err(RecoveryError::Corrupt { at, seq: self.next_seq, durable_seq })
-    }
 }
 
 #[cfg(test)]

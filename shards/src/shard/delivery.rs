@@ -313,11 +313,18 @@ impl Shard {
         }
     }
 
+    /// The next records of this shard's slice of a table.
+    pub(super) fn chunk(&self, table: TableId, filter: &KeyFilter, after: Option<&[u8]>) -> Chunk {
+        let mut chunk = self.table(table).chunk(filter, after, &self.log, self.now_ms());
+        chunk.is_damaged |= self.tables_are_missing;
+        chunk
+    }
+
     /// This shard answers itself; chunks without a matching row are followed by the next at once, because nobody else
     /// would ask for it.
     fn offer_own(&mut self, scan: ScanRef, table: TableId, filter: &KeyFilter, mut after: Option<Box<[u8]>>) {
         loop {
-            let chunk = self.table(table).chunk(filter, after.as_deref(), &self.log);
+            let chunk = self.chunk(table, filter, after.as_deref());
             self.seen[usize::from(self.index)] = self.log.position();
             let barren = chunk.rows.is_empty() && !chunk.done;
             after = chunk.upto.clone();

@@ -8,7 +8,7 @@ use crate::key::KeyCodec;
 use crate::link::{Wake, mesh};
 use crate::outbox::{Encoded, FrameKind};
 use crate::scan::{Step, owner};
-use crate::schema::{Attribute, Durability, Export, Kind, Role};
+use crate::schema::{Attribute, Export, Kind, Role};
 use crate::storage::Directory;
 use crate::subscription::{Request, SubscriptionRef};
 use crate::topic::{KeyFilter, Target};
@@ -46,14 +46,10 @@ fn definition() -> TableDef {
         description: None,
     };
     TableDef {
-        name: "T".into(),
-        database: "data".into(),
         exports: vec![Export { path: "T".into(), rest: true, sse: true, ws: true, mqtt: true }],
         attributes: vec![id],
         primary_key: Some(0),
-        sealed: false,
-        durability: Durability::Disk,
-        description: None,
+        ..TableDef::new("T")
     }
 }
 
@@ -102,6 +98,7 @@ impl World {
                     links,
                     encoder: Box::new(Lines),
                     salt: seed + index as u64,
+                    now_us: 1_000_000,
                 };
                 Shard::open(parts, &disks[index]).unwrap().0
             })
@@ -160,20 +157,15 @@ impl World {
         let shard = &mut self.shards[at];
         shard.begin_turn(self.now_us, self.now_us);
         shard.receive();
-        if disk_answers && let Some(StorageRequest::Commit { segment, offset, data }) = self.commits[at].take() {
-            let result = self.disks[at].write(segment, offset, &data);
-            drop(data);
-            shard.storage_complete(StorageCompletion::Committed(result)).unwrap();
+        if disk_answers && let Some(commit) = self.commits[at].take() {
+            shard.storage_complete(commit.run(&self.disks[at])).unwrap();
         }
         while self.commits[at].is_none()
             && let Some(request) = shard.storage_request()
         {
             match request {
-                StorageRequest::Create { segment, bytes } => {
-                    let result = self.disks[at].create(segment, bytes);
-                    shard.storage_complete(StorageCompletion::Created { segment, result }).unwrap();
-                }
-                commit => self.commits[at] = Some(commit),
+                StorageRequest::Commit { .. } => self.commits[at] = Some(request),
+                other => shard.storage_complete(other.run(&self.disks[at])).unwrap(),
             }
         }
         while let Some(completion) = shard.completion() {

@@ -1,12 +1,14 @@
 //! Reads and writes of records: the owner's side and the asking side.
 
 use super::{Pending, Shard};
-use crate::command::{Data, Operation, Outcome, Refusal, Stored, Token, Write};
+use crate::clock::Version;
+use crate::command::{self, Data, Operation, Outcome, Refusal, Stored, Write};
+use crate::document::{self, Token};
 use crate::event::{Body, Event, EventKind};
-use crate::log::Room;
-use crate::log::format::RecordKind;
+use crate::log::format::{Record, RecordKind};
+use crate::log::{Room, Unreadable};
 use crate::scan::owner;
-use crate::schema::{Durability, Role, TableId};
+use crate::schema::{Deliver, Durability, Role, TableDef, TableId};
 use crate::table::Entry;
 use crate::validate::{Mode, Subject};
 use bytes::Bytes;
@@ -23,16 +25,32 @@ impl Shard {
     }
 
     /// Asks for a record; an [`Outcome::Record`] follows.
-    pub fn read(&mut self, token: Token, table: TableId, key: &[u8]) {
+    pub fn read(&mut self, token: command::Token, table: TableId, key: &[u8]) {
         self.outstanding += 1;
         let owner = owner(table, key, self.shards());
         self.send_data(owner, Data::Read { token, table, key: key.into() });
     }
 
-    pub(super) fn stored(&self, table: TableId, key: &[u8]) -> Option<Stored> {
-        let entry = self.table(table).get(key)?;
+    /// The record that readers see.
+    pub fn peek(&self, table: TableId, key: &[u8]) -> Result<Option<Stored>, Unreadable> {
+        if self.tables_are_missing {
+            return Err(Unreadable);
+        }
+        let Some(entry) = self.table(table).visible(key) else { return Ok(None) };
         let record = self.log.read(entry.location)?;
-        Some(Stored { version: entry.version, document: Bytes::copy_from_slice(record.document) })
+        let stored = || Stored { version: entry.version, document: Bytes::copy_from_slice(record.document) };
+        Ok((!has_expired(&record, self.now_ms())).then(stored))
+    }
+
+    /// The record that a write meets, unless it has expired.
+    fn present(&self, table: TableId, key: &[u8]) -> Result<Option<Entry>, Unreadable> {
+        match self.table(table).get(key) {
+            Some(entry) if entry.expires => {
+                let record = self.log.read(entry.location)?;
+                Ok((!has_expired(&record, self.now_ms())).then_some(entry))
+            }
+            entry => Ok(entry),
+        }
     }
 
     pub(super) fn receive_write(&mut self, from: u16, write: Write) {
@@ -57,8 +75,13 @@ impl Shard {
 
     /// Applies a write, or gives it back where the log has no room just now.
     fn try_apply(&mut self, from: u16, write: Write) -> Result<(), Write> {
-        let previous = self.table(write.table).get(write.body.key());
-        let stored = self.load_previous(&write, previous);
+        let Ok((previous, stored)) = self.present(write.table, write.body.key()).and_then(|previous| {
+            let stored = self.load_previous(&write, previous)?;
+            Ok((previous, stored))
+        }) else {
+            self.answer(from, &write, Outcome::Refused(Refusal::Damaged));
+            return Ok(());
+        };
         // A record must reach its readers whole: patches do not make it larger than a packet may be.
         let too_large =
             write.operation == Operation::Patch && stored + write.body.len() > 2 * self.limits.packet_bytes_max;
@@ -73,13 +96,14 @@ impl Shard {
             Room::TooLarge => Refusal::TooLarge,
             Room::Full => Refusal::DiskFull,
             Room::Fenced => Refusal::Fenced,
+            Room::Damaged => Refusal::Damaged,
         };
         self.answer(from, &write, Outcome::Refused(refusal));
         Ok(())
     }
 
     /// Copies the record that is replaced where its content matters; gives its length.
-    fn load_previous(&mut self, write: &Write, previous: Option<Entry>) -> usize {
+    fn load_previous(&mut self, write: &Write, previous: Option<Entry>) -> Result<usize, Unreadable> {
         self.previous.clear();
         let keeps_created = || {
             self.table(write.table).definition.as_ref().is_some_and(|definition| {
@@ -91,13 +115,10 @@ impl Shard {
             Operation::Put => previous.is_some() && keeps_created(),
             _ => false,
         };
-        if needed
-            && let Some(entry) = previous
-            && let Some(record) = self.log.read(entry.location)
-        {
-            self.previous.extend_from_slice(record.document);
+        if needed && let Some(entry) = previous {
+            self.previous.extend_from_slice(self.log.read(entry.location)?.document);
         }
-        self.previous.len()
+        Ok(self.previous.len())
     }
 
     fn apply(&mut self, from: u16, write: &Write, previous: Option<Entry>) -> Result<(), Refusal> {
@@ -115,20 +136,42 @@ impl Shard {
         let subject =
             Subject { table: &definition, codec: table.codec, key, mode, previous: previous_document, version };
         let builder = &mut self.builder;
-        let location = self
+        let expires = definition.may_expire() && record_kind == RecordKind::Put;
+        let placed = self
             .log
-            .append(record_kind, write.table, version, key, |out| match write.body.document() {
-                [] => Ok(()),
-                sent => builder.build(&subject, sent, out),
+            .append(record_kind, write.table, version, expires, key, |start, out| match write.body.document() {
+                [] => Ok(None),
+                sent => {
+                    builder.build(&subject, sent, out)?;
+                    Ok(if expires { expiry(&definition, version, &out[start..]) } else { None })
+                }
             })
             .map_err(|refused| refused.map_or(Refusal::TooLarge, Refusal::Invalid))?;
-        match kind {
-            EventKind::Put => table.set(key, Entry { location, version }),
-            EventKind::Delete => _ = table.remove(key),
-            EventKind::Message => {}
+        let document = self.log.read(placed.location).map_or(&[][..], |record| record.document);
+        let body = Body::new(key, document);
+        let entry =
+            Entry { location: placed.location, version, bytes: placed.bytes, expires: placed.expires_ms.is_some() };
+        let holds_back = definition.deliver == Deliver::Committed;
+        if holds_back {
+            table.hold_back(key, table.get(key));
+        }
+        let replaced = match kind {
+            EventKind::Put => {
+                let replaced = table.set(key, entry);
+                self.log.hold(entry.location.segment, write.table, entry.bytes.into());
+                replaced
+            }
+            EventKind::Delete => table.remove(key),
+            EventKind::Message => None,
+        };
+        let after = table.get(key);
+        if let Some(replaced) = replaced {
+            self.log.release(replaced.location.segment, write.table, replaced.bytes.into());
+        }
+        if let Some(at_ms) = placed.expires_ms.filter(|_| !replaced.is_some_and(|replaced| replaced.expires)) {
+            self.expiries.insert((at_ms, version), (write.table, key.into()));
         }
         let position = self.log.position();
-        let document = self.log.read(location).map_or(&[][..], |record| record.document);
         let event = Event {
             kind,
             table: write.table,
@@ -137,7 +180,7 @@ impl Shard {
             position,
             qos: write.qos,
             origin: write.origin,
-            body: Body::new(key, document),
+            body,
         };
         let outcome = Outcome::Written { version, position, existed: previous.is_some() };
         match (definition.durability, write.token) {
@@ -146,8 +189,42 @@ impl Shard {
             }
             _ => self.answer(from, write, outcome),
         }
-        self.fan_out(event);
+        if holds_back {
+            self.held_back.push_back((event, after));
+        } else {
+            self.fan_out(event);
+        }
         Ok(())
+    }
+
+    /// Delivers what was held back until it was on disk.
+    pub(super) fn release_held_back(&mut self) {
+        let durable = self.log.durable_seq();
+        while self.held_back.front().is_some_and(|(event, _)| event.position.seq <= durable) {
+            let Some((event, after)) = self.held_back.pop_front() else { break };
+            self.table_mut(event.table).commit(event.body.key(), after);
+            self.fan_out(event);
+        }
+    }
+
+    /// Removes records that have expired, a bounded number; nobody is told. Gives when the next one is due.
+    pub(super) fn evict_expired(&mut self) {
+        let now_ms = self.now_ms();
+        for _ in 0..crate::limits::EXPIRED_PER_TURN {
+            let Some(first) = self.expiries.first_entry().filter(|first| first.key().0 <= now_ms) else { return };
+            let (id, key) = first.remove();
+            let table = &mut self.tables[usize::from(id.0)];
+            let Some(entry) = table.get(&key).filter(|entry| entry.expires) else { continue };
+            // It may have been written again since, with a later end.
+            match self.log.read(entry.location).map(|record| record.expires_ms) {
+                Ok(Some(at_ms)) if at_ms > now_ms => _ = self.expiries.insert((at_ms, entry.version), (id, key)),
+                Ok(Some(_)) => {
+                    table.remove(&key);
+                    self.log.release(entry.location.segment, id, entry.bytes.into());
+                }
+                _ => {}
+            }
+        }
     }
 
     fn answer(&mut self, from: u16, write: &Write, outcome: Outcome) {
@@ -157,4 +234,24 @@ impl Shard {
             None => self.credits[usize::from(from)] += weight,
         }
     }
+}
+
+pub(super) fn has_expired(record: &Record<'_>, now_ms: u64) -> bool {
+    record.expires_ms.is_some_and(|at| at <= now_ms)
+}
+
+/// When a record ends, in milliseconds since 1970: what its `@expiresAt` attribute says, else the table.
+fn expiry(definition: &TableDef, version: Version, document: &[u8]) -> Option<u64> {
+    let own = definition.attributes.iter().find(|attribute| attribute.role == Role::ExpiresAt);
+    let said = own.and_then(|own| document::attribute(document, &own.name)).and_then(|value| {
+        match document::Reader::new(value).next()? {
+            Token::Int(at) => Some(at.max(1) as u64),
+            Token::Uint(at) => Some(at),
+            Token::Float(at) if at.is_finite() => Some((at as u64).max(1)),
+            Token::Date(date) => Some((date.as_millis() as u64).max(1)),
+            Token::Str(text) => crate::date::parse_iso(text).map(|date| (date.as_millis() as u64).max(1)),
+            _ => None,
+        }
+    });
+    said.or_else(|| definition.expiration_ms.map(|after| version.0 / 1000 + after))
 }

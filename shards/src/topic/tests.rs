@@ -1,12 +1,9 @@
 use super::*;
-use crate::schema::Durability;
 use proptest::prelude::*;
 
 fn table(name: &str, paths: &[&str]) -> TableDef {
     let export = |path: &&str| Export { path: path.to_string(), rest: true, sse: true, ws: true, mqtt: true };
     TableDef {
-        name: name.into(),
-        database: "data".into(),
         exports: paths.iter().map(export).collect(),
         attributes: vec![crate::schema::Attribute {
             name: "id".into(),
@@ -17,9 +14,7 @@ fn table(name: &str, paths: &[&str]) -> TableDef {
             description: None,
         }],
         primary_key: Some(0),
-        sealed: false,
-        durability: Durability::Disk,
-        description: None,
+        ..TableDef::new(name)
     }
 }
 

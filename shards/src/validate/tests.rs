@@ -1,7 +1,7 @@
 //! Tables of what is sent and what is stored, or refused.
 
 use super::*;
-use crate::schema::{Durability, Element};
+use crate::schema::Element;
 
 fn attribute(name: &str, kind: Kind) -> Attribute {
     Attribute { name: name.into(), kind, required: false, indexed: false, role: Role::Plain, description: None }
@@ -9,14 +9,9 @@ fn attribute(name: &str, kind: Kind) -> Attribute {
 
 fn table(attributes: Vec<Attribute>) -> TableDef {
     TableDef {
-        name: "T".into(),
-        database: "data".into(),
-        exports: vec![],
         primary_key: attributes.iter().position(|attribute| attribute.name == "id"),
         attributes,
-        sealed: false,
-        durability: Durability::Disk,
-        description: None,
+        ..TableDef::new("T")
     }
 }
 

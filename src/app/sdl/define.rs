@@ -5,7 +5,7 @@ use super::directives::{On, check, find};
 use super::parser::{Directive, Document, TypeDefinition};
 use super::types::Types;
 use crate::diagnostic::{Diagnostics, Place};
-use shards::schema::{Attribute, Durability, Export, Kind, TableDef};
+use shards::schema::{Attribute, Deliver, Durability, Export, Kind, TableDef};
 use std::collections::HashMap;
 
 /// Far above any real app; well inside the range of table ids.
@@ -67,14 +67,11 @@ fn table<'a>(
     let attributes = types.table_attributes(definition, diagnostics);
     let primary_key = primary_key(definition, &attributes, diagnostics);
     let mut result = TableDef {
-        name: definition.name.text.to_owned(),
-        database: "data".to_owned(),
-        exports: Vec::new(),
         attributes,
         primary_key,
         sealed: find(&definition.directives, "sealed").is_some(),
-        durability: Durability::Disk,
         description: definition.description.clone(),
+        ..TableDef::new(definition.name.text)
     };
     if let Some(directive) = find(&definition.directives, "table") {
         table_arguments(directive, &mut result, diagnostics);
@@ -119,6 +116,24 @@ fn table_arguments(directive: &Directive<'_>, table: &mut TableDef, diagnostics:
             }
         }
     }
+    if let (Some(text), Some(argument)) = (directive.text("deliver"), directive.argument("deliver")) {
+        match text {
+            "applied" => table.deliver = Deliver::Applied,
+            "committed" => table.deliver = Deliver::Committed,
+            _ => {
+                let message =
+                    format!("@table(deliver:): {text:?} is not known (expected \"applied\" or \"committed\")");
+                diagnostics.error(argument.place, message);
+            }
+        }
+    }
+    // Harper: 0 means that nothing expires.
+    let expiration = directive.number("expiration").filter(|seconds| *seconds > 0.0);
+    table.expiration_ms = expiration.map(|seconds| (seconds * 1e3) as u64);
+    if let Some(seconds) = directive.number("retention") {
+        table.retention.window_us = (seconds * 1e6) as u64;
+    }
+    table.retention.bytes = directive.number("retentionBytes").map(|bytes| bytes as u64);
 }
 
 /// The first `@primaryKey`; others are only warned of, as in Harper.

@@ -26,16 +26,7 @@ fn everywhere(path: &str) -> Export {
 }
 
 fn plain_table(name: &str, exports: Vec<Export>, attributes: Vec<Attribute>) -> TableDef {
-    TableDef {
-        name: name.to_owned(),
-        database: "data".to_owned(),
-        exports,
-        attributes,
-        primary_key: Some(0),
-        sealed: false,
-        durability: Durability::Disk,
-        description: None,
-    }
+    TableDef { exports, attributes, primary_key: Some(0), ..TableDef::new(name) }
 }
 
 #[test]

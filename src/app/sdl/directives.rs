@@ -14,7 +14,8 @@ pub enum On {
 enum Want {
     Text,
     Boolean,
-    Seconds,
+    /// Not negative; what of.
+    Number(&'static str),
 }
 
 struct Parameter {
@@ -44,7 +45,7 @@ struct Spec {
     support: Support,
 }
 
-const EXPIRY: &str = "is accepted, but expiry is not enforced yet";
+const EXPIRY: &str = "has no effect: records vanish when they expire";
 const IGNORED: &str = "is not supported, ignored";
 
 const TABLE: &[Parameter] = &[
@@ -52,9 +53,12 @@ const TABLE: &[Parameter] = &[
     parameter("database", Want::Text),
     parameter("schema", Want::Text),
     parameter("durability", Want::Text),
-    noted("expiration", Want::Seconds, EXPIRY),
-    noted("eviction", Want::Seconds, EXPIRY),
-    noted("scanInterval", Want::Seconds, EXPIRY),
+    parameter("deliver", Want::Text),
+    parameter("expiration", Want::Number("a number of seconds")),
+    parameter("retention", Want::Number("a number of seconds")),
+    parameter("retentionBytes", Want::Number("a number of bytes")),
+    noted("eviction", Want::Number("a number of seconds"), EXPIRY),
+    noted("scanInterval", Want::Number("a number of seconds"), EXPIRY),
     noted("audit", Want::Boolean, IGNORED),
     noted("replicate", Want::Boolean, IGNORED),
     noted("cacheControl", Want::Text, IGNORED),
@@ -143,10 +147,10 @@ fn check_arguments(directive: &Directive<'_>, parameters: &[Parameter], diagnost
         }
         let expected = match (parameter.want, &argument.value) {
             (Want::Text, Value::Text(_)) | (Want::Boolean, Value::Boolean(_)) => None,
-            (Want::Seconds, Value::Int(text) | Value::Float(text)) if !text.starts_with('-') => None,
+            (Want::Number(_), Value::Int(text) | Value::Float(text)) if !text.starts_with('-') => None,
             (Want::Text, _) => Some("a string"),
             (Want::Boolean, _) => Some("true or false"),
-            (Want::Seconds, _) => Some("a number of seconds"),
+            (Want::Number(what), _) => Some(what),
         };
         match (expected, parameter.note) {
             (Some(expected), _) => {
@@ -173,6 +177,14 @@ impl<'a> Directive<'a> {
     pub fn text(&self, name: &str) -> Option<&str> {
         match &self.argument(name)?.value {
             Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// A number that is not negative; `None` also where `check` has reported something else.
+    pub fn number(&self, name: &str) -> Option<f64> {
+        match &self.argument(name)?.value {
+            Value::Int(text) | Value::Float(text) => text.parse().ok().filter(|number| *number >= 0.0),
             _ => None,
         }
     }

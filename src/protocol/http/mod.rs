@@ -5,6 +5,7 @@
 
 mod collection;
 pub mod files;
+pub mod health;
 mod negotiate;
 mod path;
 mod records;

@@ -47,6 +47,7 @@ pub(super) fn status_of(refusal: &Refusal) -> (u16, &'static str) {
         Refusal::TooLarge => (413, "too_large"),
         Refusal::DiskFull => (507, "disk_full"),
         Refusal::Fenced => (503, "disk_failed"),
+        Refusal::Damaged => (503, "data_damaged"),
     }
 }
 

@@ -149,10 +149,16 @@ impl HttpSession {
         if is_web_socket(request) {
             return self.upgrade_to_web_socket(context, request, &decoded);
         }
-        if matches!(request.method, "GET" | "HEAD")
-            && let Some(flow) = self.static_file(context, request, &decoded)
-        {
-            return flow;
+        if matches!(request.method, "GET" | "HEAD") {
+            if decoded == "/health" {
+                let json = context.catalog.health.to_json();
+                let body = Body { content_type: "application/json", bytes: json.as_bytes() };
+                self.exchange.respond(context, 200, |out| write_field("Cache-Control", "no-store", out), Some(body));
+                return self.answered(context);
+            }
+            if let Some(flow) = self.static_file(context, request, &decoded) {
+                return flow;
+            }
         }
         self.resource(context, request, &decoded)
     }

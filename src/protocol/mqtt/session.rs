@@ -610,7 +610,7 @@ fn goodbye_for(refusal: &Refusal) -> Goodbye {
         Refusal::Invalid(_) => reason::PAYLOAD_FORMAT_INVALID,
         Refusal::DiskFull => reason::QUOTA_EXCEEDED,
         Refusal::TooLarge => reason::PACKET_TOO_LARGE,
-        Refusal::Exists | Refusal::Fenced => reason::UNSPECIFIED,
+        Refusal::Exists | Refusal::Fenced | Refusal::Damaged => reason::UNSPECIFIED,
     };
     Goodbye::new(code, explain(refusal))
 }

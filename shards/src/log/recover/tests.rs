@@ -3,7 +3,7 @@
 use super::*;
 use crate::clock::Version;
 use crate::log::format::RecordKind;
-use crate::log::{Position, Room};
+use crate::log::{Location, Position, Room};
 use crate::schema::TableId;
 use crate::storage::{Directory, StorageCompletion, StorageRequest};
 use std::os::unix::fs::FileExt;
@@ -11,33 +11,25 @@ use std::os::unix::fs::FileExt;
 type Seen = Vec<(Vec<u8>, Vec<u8>)>;
 
 fn open_log(directory: &Directory) -> Result<(Log, Recovery, Seen), RecoveryError> {
+    let (log, recovery) = open(directory, 0, 42, SegmentSizes::default(), &Progress::default())?;
     let mut seen = Vec::new();
-    let mut visit = |_: Location, record: &Record<'_>| seen.push((record.key.to_vec(), record.document.to_vec()));
-    let (log, recovery) = open(directory, 0, 42, 1 << 20, &mut visit)?;
+    log.history(&mut |_, record| seen.push((record.key.to_vec(), record.document.to_vec())));
     Ok((log, recovery, seen))
 }
 
 fn append(log: &mut Log, key: &[u8], document: &[u8]) -> Location {
     assert_eq!(log.room(key.len() + document.len()), Room::Yes);
-    log.append::<()>(RecordKind::Put, TableId(1), Version(5), key, |out| {
+    let write = |_, out: &mut Vec<u8>| {
         out.extend_from_slice(document);
-        Ok(())
-    })
-    .unwrap()
+        Ok::<_, ()>(None)
+    };
+    log.append(RecordKind::Put, TableId(1), Version(5), false, key, write).unwrap().location
 }
 
 /// Does what the log asks of the disk, until it asks no more.
 fn serve(log: &mut Log, directory: &Directory) {
     while let Some(request) = log.request(0) {
-        let completion = match request {
-            StorageRequest::Create { segment, bytes } => {
-                StorageCompletion::Created { segment, result: directory.create(segment, bytes) }
-            }
-            StorageRequest::Commit { segment, offset, data } => {
-                StorageCompletion::Committed(directory.write(segment, offset, &data))
-            }
-        };
-        log.complete(completion, 0).unwrap();
+        log.complete(request.run(directory), 0).unwrap();
     }
 }
 
@@ -105,7 +97,7 @@ fn a_torn_tail_is_cut_off_wherever_it_tears() {
         append(&mut log, b"torn", &[9; 100]);
         let Some(StorageRequest::Commit { segment, offset, data }) = log.request(0) else { panic!() };
         // Only the first bytes reach the disk.
-        directory.write(segment, offset, &data[..torn.min(data.len() - 8)]).unwrap();
+        directory.write(FileName::Segment(segment), offset, &data[..torn.min(data.len() - 8)]).unwrap();
         drop(log);
         let (mut log, recovery, seen) = open_log(&directory).unwrap();
         assert_eq!(seen.len(), 1, "torn at {torn}");
@@ -147,7 +139,7 @@ fn damage_to_promised_data_is_corruption_never_a_shorter_log() {
             Err(error) => panic!("{error}"),
             Ok(_) => panic!("a shorter log was accepted"),
         }
-        assert!(copied.segment_path(place.segment).exists(), "nothing is deleted from a damaged log");
+        assert!(copied.path(FileName::Segment(place.segment)).exists(), "nothing is deleted from a damaged log");
     }
 }
 
@@ -182,15 +174,17 @@ fn a_full_disk_refuses_until_a_segment_can_be_made() {
                     StorageCompletion::Created { segment, result: Err(io::Error::from_raw_os_error(libc::ENOSPC)) },
                     0,
                 ),
-                StorageRequest::Commit { segment, offset, data } => {
-                    log.complete(StorageCompletion::Committed(directory.write(segment, offset, &data)), 0)
-                }
+                other => log.complete(other.run(&directory), 0),
             };
         }
     }
     assert!(full > 10);
-    let retry = log.retry_at_us().unwrap();
+    let retry = log.deadline_us().unwrap();
     let Some(StorageRequest::Create { segment, bytes }) = log.request(retry) else { panic!() };
-    log.complete(StorageCompletion::Created { segment, result: directory.create(segment, bytes) }, retry).unwrap();
+    log.complete(
+        StorageCompletion::Created { segment, result: directory.create(FileName::Segment(segment), bytes) },
+        retry,
+    )
+    .unwrap();
     assert_eq!(log.room(document.len()), Room::Yes);
 }

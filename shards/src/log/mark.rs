@@ -1,0 +1,61 @@
+//! The mark file: how far the log is known to be on disk, for the last flush, which no later batch names. Two slots,
+//! written in turn, so that a torn write leaves the other; refreshed at most once a second and when the server stops.
+//!
+//! A slot is a page of 4 KiB, of which 32 bytes are used:
+//!
+//! | at | size | field |
+//! |----|------|-------|
+//! | 0  | 4 | magic `TCM1` |
+//! | 4  | 2 | format version |
+//! | 6  | 2 | shard |
+//! | 8  | 8 | durable seq |
+//! | 16 | 12 | zero |
+//! | 28 | 4 | checksum of bytes 0..28 |
+
+use super::format::{FORMAT_VERSION, u16_at, u32_at, u64_at};
+
+const MAGIC: u32 = u32::from_le_bytes(*b"TCM1");
+const MARK_BYTES: usize = 32;
+const CHECKED: usize = MARK_BYTES - 4;
+pub const SLOT_BYTES: u64 = 4096;
+
+/// The bytes of a slot.
+pub fn encode(shard: u16, durable_seq: u64) -> [u8; MARK_BYTES] {
+    let mut out = [0; MARK_BYTES];
+    out[0..4].copy_from_slice(&MAGIC.to_le_bytes());
+    out[4..6].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    out[6..8].copy_from_slice(&shard.to_le_bytes());
+    out[8..16].copy_from_slice(&durable_seq.to_le_bytes());
+    let checksum = crc32c::crc32c(&out[..CHECKED]);
+    out[CHECKED..].copy_from_slice(&checksum.to_le_bytes());
+    out
+}
+
+/// The higher of the slots that are sound; 0: none is.
+pub fn decode(file: &[u8], shard: u16) -> u64 {
+    let slot = |slot: &[u8]| {
+        let mark = slot.get(..MARK_BYTES)?;
+        let sound = u32_at(mark, 0) == MAGIC
+            && u16_at(mark, 4) == FORMAT_VERSION
+            && u16_at(mark, 6) == shard
+            && crc32c::crc32c(&mark[..CHECKED]) == u32_at(mark, CHECKED);
+        sound.then(|| u64_at(mark, 8))
+    };
+    file.chunks(SLOT_BYTES as usize).take(2).filter_map(slot).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_higher_sound_slot_counts() {
+        let mut file = vec![0; SLOT_BYTES as usize + MARK_BYTES];
+        assert_eq!((decode(&[], 1), decode(&file, 1)), (0, 0));
+        file[..MARK_BYTES].copy_from_slice(&encode(1, 7));
+        file[SLOT_BYTES as usize..].copy_from_slice(&encode(1, 9));
+        assert_eq!((decode(&file, 1), decode(&file, 2)), (9, 0));
+        file[SLOT_BYTES as usize + 9] ^= 1;
+        assert_eq!(decode(&file, 1), 7);
+    }
+}

@@ -1,0 +1,219 @@
+//! The shard's part of compaction (`log/compact.rs`): what to rewrite, which records are still the newest, and moving
+//! them to their new places. A bounded number of records a turn; the copying is a job.
+
+use super::Shard;
+use crate::clock::Version;
+use crate::limits::{COMPACTION_INTERVAL_US, COMPACTION_RECORDS_PER_TURN, TOMBSTONE_RETENTION_US};
+use crate::log::compact::{self, Candidate, Fate, Rewrite, RewriteDone, Source};
+use crate::log::index::SegmentIndex;
+use crate::log::job::Job;
+use crate::log::{Location, Usage};
+use crate::schema::{Retention, TableId};
+use std::collections::BTreeMap;
+
+/// How long what a rewrite had to keep is not counted as garbage again.
+const RESTING_US: u64 = TOMBSTONE_RETENTION_US / 8;
+
+#[derive(Default)]
+pub(super) struct Compaction {
+    phase: Phase,
+    next_look_us: u64,
+    /// What could not be dropped from a segment when it was rewritten, and until when that is believed.
+    kept: BTreeMap<u32, (u64, u64)>,
+}
+
+#[derive(Default)]
+enum Phase {
+    #[default]
+    Idle,
+    /// Looking up the entries of the last source's index, so far as many as it has fates.
+    LookingUp {
+        rewrite: Rewrite,
+        at: usize,
+    },
+    /// What the look-ups have seen must be on disk, before older versions may go.
+    WaitingForDisk {
+        rewrite: Rewrite,
+        seq: u64,
+    },
+    Rewriting,
+    /// Moving records to their places in the new segment.
+    Moving {
+        segment: u32,
+        sources: Vec<u32>,
+        moved: Vec<Location>,
+        at: usize,
+    },
+    /// Readers may still see a version in the old segments that is about to be replaced.
+    Settling {
+        sources: Vec<u32>,
+        seq: u64,
+    },
+}
+
+impl Compaction {
+    /// Whether it has something to do in the next turn.
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(self.phase, Phase::LookingUp { .. } | Phase::Moving { .. })
+    }
+}
+
+impl Shard {
+    pub(super) fn compaction_deadline_us(&self) -> Option<u64> {
+        let waits = matches!(self.compaction.phase, Phase::Idle) && !self.log.sealed().is_empty();
+        waits.then_some(self.compaction.next_look_us)
+    }
+
+    /// One turn's worth of compaction.
+    pub(super) fn compact(&mut self) {
+        if self.log.damage().is_some() || self.log.is_fenced() {
+            return; // nothing is changed that may be needed for repair
+        }
+        self.compaction.phase = match std::mem::take(&mut self.compaction.phase) {
+            Phase::Idle => self.look(),
+            Phase::LookingUp { rewrite, at } => self.look_up(rewrite, at),
+            Phase::WaitingForDisk { rewrite, seq } if self.log.durable_seq() >= seq => {
+                self.log.enqueue(Job::Rewrite(rewrite));
+                Phase::Rewriting
+            }
+            Phase::Moving { segment, sources, moved, at } => self.move_some(segment, sources, moved, at),
+            Phase::Settling { sources, seq } if self.log.durable_seq() >= seq => {
+                self.log.drop_replaced(sources);
+                Phase::Idle
+            }
+            waiting => waiting,
+        };
+    }
+
+    /// Looks for something to rewrite.
+    fn look(&mut self) -> Phase {
+        if self.ticks_us < self.compaction.next_look_us || self.now_us == 0 {
+            return Phase::Idle;
+        }
+        let sealed = self.log.sealed();
+        // Nothing may have changed for hours; what is only due to time is found soon enough.
+        self.compaction.next_look_us = self.ticks_us + COMPACTION_INTERVAL_US;
+        if sealed.is_empty() || sealed.iter().any(|sealed| !sealed.is_indexed) {
+            return Phase::Idle;
+        }
+        let mut newer_history = Vec::new();
+        let mut drops: Vec<Vec<bool>> = Vec::new();
+        let mut candidates = Vec::new();
+        for sealed in sealed.iter().rev() {
+            let Some(usage) = self.log.usage(sealed.segment) else { continue };
+            let drop_history = self.droppable_tables(usage, &mut newer_history);
+            let tables = usage.tables.iter().zip(&drop_history);
+            let garbage: u64 = tables.filter(|(_, drop)| **drop).map(|(table, _)| table.bytes - table.live).sum();
+            let bytes = usage.tables.iter().map(|table| table.bytes).sum();
+            let kept = self.compaction.kept.get(&sealed.segment);
+            let kept = kept.filter(|(_, until_us)| self.ticks_us < *until_us).map_or(0, |(kept, _)| *kept);
+            let droppable = garbage.saturating_sub(kept);
+            candidates.push(Candidate { segment: sealed.segment, bytes, droppable, has_index: true });
+            drops.push(drop_history);
+        }
+        candidates.reverse();
+        drops.reverse();
+        let Some(range) = compact::plan(&candidates, self.limits.segments.max as u64) else { return Phase::Idle };
+        let older = candidates[..range.start].iter().map(|candidate| candidate.segment).collect();
+        let source = |(candidate, drop_history): (&Candidate, &Vec<bool>)| Source {
+            segment: candidate.segment,
+            fates: Vec::new(),
+            drop_history: drop_history.clone(),
+        };
+        let sources = candidates[range.clone()].iter().zip(&drops[range]).map(source).collect();
+        let keep_deletes_from = Version(self.now_us.saturating_sub(TOMBSTONE_RETENTION_US));
+        let output = self.log.number();
+        Phase::LookingUp { rewrite: Rewrite { output, sources, older, keep_deletes_from }, at: 0 }
+    }
+
+    /// Of which tables a segment's history may be dropped. `newer` gathers the bytes of history in newer segments.
+    fn droppable_tables(&self, usage: &Usage, newer: &mut Vec<u64>) -> Vec<bool> {
+        if newer.len() < usage.tables.len() {
+            newer.resize(usage.tables.len(), 0);
+        }
+        let shards = self.shards() as u64;
+        let tables = usage.tables.iter().zip(newer).zip(&self.tables);
+        tables
+            .map(|((usage_of, newer), table)| {
+                *newer += usage_of.bytes - usage_of.live;
+                let Retention { window_us, bytes } =
+                    table.definition.as_ref().map(|definition| definition.retention).unwrap_or_default();
+                let has_passed = usage.max_version.0.saturating_add(window_us) <= self.now_us;
+                has_passed || bytes.is_some_and(|bytes| *newer > bytes / shards)
+            })
+            .collect()
+    }
+
+    fn index_of(&self, segment: u32) -> Option<&SegmentIndex> {
+        self.log.sealed().iter().find(|sealed| sealed.segment == segment)?.index.as_ref()
+    }
+
+    fn look_up(&mut self, mut rewrite: Rewrite, mut at: usize) -> Phase {
+        let mut left = COMPACTION_RECORDS_PER_TURN;
+        while let Some(source) = rewrite.sources.get_mut(at) {
+            let Some(index) = self.index_of(source.segment) else { return Phase::Idle };
+            let from = source.fates.len();
+            let count = left.min(index.len() - from);
+            source.fates.extend((from..from + count).map(|number| {
+                let entry = index.entry(number);
+                let location = Location { segment: source.segment, offset: entry.offset };
+                match self.tables.get(usize::from(entry.table.0)).and_then(|table| table.get(entry.key)) {
+                    Some(newest) if newest.location == location => Fate::Live,
+                    Some(_) => Fate::Superseded,
+                    None => Fate::Covering,
+                }
+            }));
+            if source.fates.len() < index.len() {
+                return Phase::LookingUp { rewrite, at };
+            }
+            left -= count;
+            at += 1;
+        }
+        Phase::WaitingForDisk { rewrite, seq: self.log.position().seq }
+    }
+
+    /// The job is done.
+    pub(super) fn rewritten(&mut self, mut done: RewriteDone) {
+        let (segment, sources) = (done.segment, done.sources.clone());
+        let moved = std::mem::take(&mut done.moved);
+        self.log.replace(done);
+        self.compaction.phase = Phase::Moving { segment, sources, moved, at: 0 };
+    }
+
+    /// The job has failed.
+    pub(super) fn rewrite_failed(&mut self) {
+        if matches!(self.compaction.phase, Phase::Rewriting) {
+            self.compaction.phase = Phase::Idle;
+            self.compaction.next_look_us = self.ticks_us + 10 * COMPACTION_INTERVAL_US;
+        }
+    }
+
+    fn move_some(&mut self, segment: u32, sources: Vec<u32>, moved: Vec<Location>, mut at: usize) -> Phase {
+        let Shard { log, tables, .. } = self;
+        let mut live: Vec<(TableId, u64)> = Vec::new();
+        if let Some(index) =
+            log.sealed().iter().find(|sealed| sealed.segment == segment).and_then(|own| own.index.as_ref())
+        {
+            let until = (at + COMPACTION_RECORDS_PER_TURN).min(moved.len());
+            for (number, from) in moved[..until].iter().enumerate().skip(at) {
+                let entry = index.entry(number);
+                let to = Location { segment, offset: entry.offset };
+                let table = tables.get_mut(usize::from(entry.table.0));
+                if table.is_some_and(|table| table.moved(entry.key, *from, to)) {
+                    live.push((entry.table, entry.bytes.into()));
+                }
+            }
+            at = until;
+        }
+        for (table, bytes) in live {
+            log.hold(segment, table, bytes);
+        }
+        if at < moved.len() {
+            return Phase::Moving { segment, sources, moved, at };
+        }
+        let kept = log.usage(segment).map_or(0, |usage| usage.tables.iter().map(|own| own.bytes - own.live).sum());
+        sources.iter().for_each(|source| _ = self.compaction.kept.remove(source));
+        self.compaction.kept.insert(segment, (kept, self.ticks_us + RESTING_US));
+        Phase::Settling { sources, seq: self.log.position().seq }
+    }
+}
