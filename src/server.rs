@@ -16,6 +16,7 @@ use shards::link::{Links, Wake, mesh};
 use shards::log::recover::{self, RecoveryError};
 use shards::manifest::{DataDirectory, DataError};
 use shards::progress::Progress;
+use shards::reshard::{ReshardError, reshard};
 use shards::schema::{TableDef, TableId};
 use shards::shard::{self, Shard};
 use shards::storage::{Directory, FileName};
@@ -30,6 +31,7 @@ use tracing::{error, info, warn};
 #[derive(Debug)]
 pub enum ServerError {
     Data(DataError),
+    Reshard(ReshardError),
     Recovery {
         shard: u16,
         error: RecoveryError,
@@ -54,8 +56,11 @@ impl ServerError {
     /// See `tablecast --help`.
     pub fn exit_code(&self) -> u8 {
         match self {
-            ServerError::Data(DataError::Shards { .. }) | ServerError::Driver(_) => 2,
-            ServerError::Data(DataError::Io(..)) | ServerError::Recovery { .. } | ServerError::Disk(_) => 74,
+            ServerError::Driver(_) => 2,
+            ServerError::Data(DataError::Io(..))
+            | ServerError::Reshard(_)
+            | ServerError::Recovery { .. }
+            | ServerError::Disk(_) => 74,
             _ => 1,
         }
     }
@@ -65,6 +70,7 @@ impl std::fmt::Display for ServerError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             ServerError::Data(error) => write!(f, "{error}"),
+            ServerError::Reshard(error) => write!(f, "changing the number of shards: {error}"),
             ServerError::Recovery { shard, error } => write!(f, "shard {shard}: {error}"),
             ServerError::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
             ServerError::Io { what, error } => write!(f, "{what}: {error}"),
@@ -91,8 +97,21 @@ pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> 
     let uring = choose_driver(settings.io.driver)?;
     let cores = reactor::allowed_cores();
     let default_shards = cores.len().clamp(1, shards::limits::SHARDS_MAX) as u16;
-    let mut data = DataDirectory::open(&settings.data.directory, settings.shards.count, default_shards)
-        .map_err(ServerError::Data)?;
+    let asked = settings.shards.count;
+    let mut data =
+        DataDirectory::open(&settings.data.directory, asked.unwrap_or(default_shards)).map_err(ServerError::Data)?;
+    let limits = Limits {
+        packet_bytes_max: settings.limits.packet_bytes_max,
+        outbox_bytes_max: settings.limits.outbox_bytes_max,
+        ..Limits::default()
+    };
+    if let Some(asked) = asked.filter(|asked| *asked != data.manifest.shards) {
+        let from = data.manifest.shards;
+        info!("rewriting the data directory for {asked} shards instead of {from}");
+        let progress = Arc::new(Progress::default());
+        let _shown = Shown::start("rewriting", progress.clone());
+        reshard(&mut data, asked, limits.segment_sizes(), &progress).map_err(ServerError::Reshard)?;
+    }
     let ids = data.register(app.tables.iter()).map_err(ServerError::Data)?;
     let tables: Vec<(TableId, Arc<TableDef>)> = ids.into_iter().zip(app.tables.into_iter().map(Arc::new)).collect();
     let count = data.manifest.shards;
@@ -103,11 +122,6 @@ pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> 
         .collect::<io::Result<Vec<_>>>()
         .map_err(io_error("eventfd"))?;
     let links = mesh(&wakes.iter().map(|wake| wake.clone() as Arc<dyn Wake>).collect::<Vec<_>>());
-    let limits = Limits {
-        packet_bytes_max: settings.limits.packet_bytes_max,
-        outbox_bytes_max: settings.limits.outbox_bytes_max,
-        ..Limits::default()
-    };
     let directories = (0..count)
         .map(|shard| Directory::open(&data.shard_path(shard)))
         .collect::<io::Result<Vec<_>>>()
@@ -212,7 +226,7 @@ impl Opening<'_> {
                 let Some(place) = error.place().filter(|_| !strict) else {
                     return Err(ServerError::Recovery { shard, error });
                 };
-                let damage = describe(shard, place, error.to_string());
+                let damage = describe(&self.directories[index], place, error.to_string());
                 error!(
                     shard,
                     file = damage.file,

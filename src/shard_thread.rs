@@ -42,9 +42,11 @@ pub struct Shared {
 }
 
 /// Names a place in the log of a shard for people: file, offset, and what it means.
-pub fn describe(shard: u16, place: Place, detail: String) -> Damage {
-    let file = format!("shard-{shard:02}/{}", FileName::Segment(place.segment));
-    Damage { file, offset: place.offset, detail }
+pub fn describe(directory: &Directory, place: Place, detail: String) -> Damage {
+    let path = directory.path(FileName::Segment(place.segment));
+    let shard = path.parent().and_then(|shard| shard.parent());
+    let file = shard.and_then(|data| path.strip_prefix(data).ok()).unwrap_or(&path);
+    Damage { file: file.display().to_string(), offset: place.offset, detail }
 }
 
 /// What a thread is given to work with.
@@ -295,7 +297,7 @@ impl<R: Reactor> ShardThread<R> {
         let shard = self.shard.index();
         let detail = "what is stored here fails its checksum; the shard takes no more writes, and this record and \
                       those near it may be unreadable";
-        let damage = describe(shard, place, detail.to_owned());
+        let damage = describe(&self.directory, place, detail.to_owned());
         error!(shard, file = damage.file, offset = damage.offset, "{detail}");
         self.catalog.health.report(shard, damage);
     }

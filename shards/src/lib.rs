@@ -15,6 +15,7 @@ pub mod log;
 pub mod manifest;
 pub mod outbox;
 pub mod progress;
+pub mod reshard;
 pub mod ring;
 pub mod scan;
 pub mod schema;

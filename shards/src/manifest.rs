@@ -1,5 +1,6 @@
 //! The data directory: `manifest.json` says its format, how many shards wrote it, and which number each table has in
-//! the log; `lock` keeps a second server out; `shard-NN/` holds the segments of a shard.
+//! the log; `lock` keeps a second server out; `shard-NN/` holds the segments of a shard, `shard-NN.L/` those of layout
+//! `L`: each change of the number of shards makes a new layout (`reshard.rs`).
 
 use crate::limits::TABLES_MAX;
 use crate::log::format::FORMAT_VERSION;
@@ -14,6 +15,9 @@ pub struct Manifest {
     /// Version of the log format.
     pub format: u16,
     pub shards: u16,
+    /// Which directories hold the shards; rises with each change of their number.
+    #[serde(default)]
+    pub layout: u32,
     /// A table's number is its index here; tables that are no longer declared keep theirs.
     pub tables: Vec<TableName>,
 }
@@ -33,10 +37,6 @@ pub enum DataError {
     Format {
         found: u16,
     },
-    Shards {
-        found: u16,
-        asked: u16,
-    },
     TooManyTables,
 }
 
@@ -49,10 +49,6 @@ impl std::fmt::Display for DataError {
             DataError::Format { found } => {
                 write!(f, "the data directory has format {found}; this version reads format {FORMAT_VERSION}")
             }
-            DataError::Shards { found, asked } => write!(
-                f,
-                "the data directory was written by {found} shards and cannot be opened by {asked} yet; start with --shards {found}"
-            ),
             DataError::TooManyTables => {
                 write!(f, "a data directory holds at most {TABLES_MAX} tables, dropped ones included")
             }
@@ -69,8 +65,8 @@ pub struct DataDirectory {
 }
 
 impl DataDirectory {
-    /// Opens a data directory, or makes one for `shards` shards (`None`: as many as it has, or `default_shards`).
-    pub fn open(path: &Path, shards: Option<u16>, default_shards: u16) -> Result<DataDirectory, DataError> {
+    /// Opens a data directory, or makes one for `shards` shards.
+    pub fn open(path: &Path, shards: u16) -> Result<DataDirectory, DataError> {
         let wrap = |path: &Path| {
             let path = path.to_owned();
             move |error| DataError::Io(path, error)
@@ -86,17 +82,59 @@ impl DataDirectory {
         let manifest = match std::fs::read(&file) {
             Ok(text) => serde_json::from_slice(&text).map_err(|error| DataError::Unreadable(file, error))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Manifest { format: FORMAT_VERSION, shards: shards.unwrap_or(default_shards), tables: Vec::new() }
+                Manifest { format: FORMAT_VERSION, shards, layout: 0, tables: Vec::new() }
             }
             Err(error) => return Err(DataError::Io(file, error)),
         };
         if manifest.format != FORMAT_VERSION {
             return Err(DataError::Format { found: manifest.format });
         }
-        if let Some(asked) = shards.filter(|asked| *asked != manifest.shards) {
-            return Err(DataError::Shards { found: manifest.shards, asked });
+        let data = DataDirectory { path: path.to_owned(), manifest, _lock: lock };
+        data.remove_other_layouts().map_err(wrap(path))?;
+        Ok(data)
+    }
+
+    /// The manifest of a directory that a server may have open: for looking only.
+    pub fn peek(path: &Path) -> Result<Manifest, DataError> {
+        let file = path.join("manifest.json");
+        let text = std::fs::read(&file).map_err(|error| DataError::Io(file.clone(), error))?;
+        let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| DataError::Unreadable(file, error))?;
+        if manifest.format != FORMAT_VERSION {
+            return Err(DataError::Format { found: manifest.format });
         }
-        Ok(DataDirectory { path: path.to_owned(), manifest, _lock: lock })
+        Ok(manifest)
+    }
+
+    /// Shards of a layout that was left, or never finished.
+    fn remove_other_layouts(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str().and_then(|name| name.strip_prefix("shard-")) else { continue };
+            let layout = name.split_once('.').map_or(Ok(0), |(_, layout)| layout.parse::<u32>());
+            if layout.is_ok_and(|layout| layout != self.manifest.layout) {
+                std::fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of a layout that is to be written.
+    pub(crate) fn begin_layout(&self) -> Result<u32, DataError> {
+        // The old manifest must be there to go back to.
+        self.save().map_err(|error| DataError::Io(self.path.clone(), error))?;
+        Ok(self.manifest.layout + 1)
+    }
+
+    /// Makes a layout that was written in full the current one.
+    pub(crate) fn switch_layout(&mut self, shards: u16, layout: u32) -> Result<(), DataError> {
+        let before = (self.manifest.shards, self.manifest.layout);
+        (self.manifest.shards, self.manifest.layout) = (shards, layout);
+        let saved = self.save();
+        if saved.is_err() {
+            (self.manifest.shards, self.manifest.layout) = before;
+        }
+        saved.and_then(|()| self.remove_other_layouts()).map_err(|error| DataError::Io(self.path.clone(), error))
     }
 
     /// The numbers of the declared tables, in their order; new ones are given numbers, and the manifest is on disk
@@ -122,7 +160,7 @@ impl DataDirectory {
     }
 
     /// Replaces the manifest as a whole: after a crash there is the old one or the new one.
-    fn save(&self) -> io::Result<()> {
+    pub(crate) fn save(&self) -> io::Result<()> {
         let text = serde_json::to_vec_pretty(&self.manifest)?;
         let fresh = self.path.join("manifest.json.new");
         let mut file = File::create(&fresh)?;
@@ -133,6 +171,15 @@ impl DataDirectory {
     }
 
     pub fn shard_path(&self, shard: u16) -> PathBuf {
-        self.path.join(format!("shard-{shard:02}"))
+        self.path_in_layout(shard, self.manifest.layout)
     }
+
+    pub(crate) fn path_in_layout(&self, shard: u16, layout: u32) -> PathBuf {
+        self.path.join(shard_folder(shard, layout))
+    }
+}
+
+/// The folder of a shard inside the data directory.
+pub fn shard_folder(shard: u16, layout: u32) -> String {
+    if layout == 0 { format!("shard-{shard:02}") } else { format!("shard-{shard:02}.{layout}") }
 }

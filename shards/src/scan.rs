@@ -48,6 +48,8 @@ pub enum Step {
     },
     /// Owners have been asked, or must be: see [`Scan::requests`].
     Wait,
+    /// Records are missing that their shard cannot read. The scan is over.
+    Damaged,
     End,
 }
 

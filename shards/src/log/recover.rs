@@ -8,7 +8,7 @@ use super::format::{ALIGNMENT, BATCH_MAGIC, BatchHeader, HEADER_BYTES, SegmentHe
 use super::index::{IndexBuilder, SegmentIndex};
 use super::job::{check, read_index};
 use super::mark;
-use super::segment::Walk;
+use super::segment::{Found, Walk};
 use super::{Log, Sealed, Start};
 use crate::limits::{SCRUB_AT_START_BYTES, SegmentSizes};
 use crate::progress::Progress;
@@ -195,6 +195,14 @@ fn is_replaced(own: &SegmentHeader, all: &[(SegmentHeader, Box<dyn Mapped>)]) ->
 }
 
 impl Survey {
+    /// Every event that is kept, in order.
+    pub fn events(&self) -> impl Iterator<Item = Found<'_>> {
+        self.segments.iter().flat_map(|sound| {
+            let mut walk = Walk::new(sound.header, sound.map.bytes());
+            std::iter::from_fn(move || walk.next_batch()).flat_map(|batch| batch.records())
+        })
+    }
+
     fn continues(&self, header: &SegmentHeader) -> bool {
         header.first_seq == self.next_seq
             && header.previous_checksum == self.previous_checksum

@@ -292,7 +292,7 @@ impl Shard {
                         return;
                     }
                 }
-                Step::End => {
+                Step::End | Step::Damaged => {
                     self.close_scan(scan);
                     return self.go_live(index);
                 }
@@ -381,10 +381,13 @@ impl Shard {
     /// The next record of a reader's scan. After [`Step::Wait`], [`Completion::ScanReady`] says when to go on.
     pub fn scan_step(&mut self, scan: ScanRef) -> Step {
         let Some(open) = self.open_scan_mut(scan) else { return Step::End };
-        let step = open.scan.step();
-        if step == Step::Wait {
-            self.pump(scan);
+        match open.scan.step() {
+            Step::Wait => {
+                self.pump(scan);
+                Step::Wait
+            }
+            _ if open.scan.is_damaged() => Step::Damaged,
+            step => step,
         }
-        step
     }
 }

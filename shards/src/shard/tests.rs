@@ -346,6 +346,7 @@ fn acknowledgements_wait_for_the_disk_and_survive_a_restart() {
             Step::Row { row, .. } => keys.push(String::from_utf8(row.body.key().to_vec()).unwrap()),
             Step::Wait => world.settle(),
             Step::End => break,
+            Step::Damaged => panic!("nothing is damaged"),
         }
     }
     assert!(keys.is_sorted() && keys.len() == 19, "{keys:?}");

@@ -62,6 +62,11 @@ fn type_directives() {
     assert_eq!((table.durability, table.description.as_deref()), (Durability::Memory, Some("d")));
     assert_eq!((table.exports.len(), table.primary_key), (0, None));
     assert_eq!(one("type T @table(schema: \"b\", durability: \"disk\")").database, "b");
+    let table = one("type T @table(expiration: 1.5, deliver: \"committed\", retention: 60, retentionBytes: 1000)");
+    assert_eq!((table.expiration_ms, table.deliver), (Some(1500), Deliver::Committed));
+    assert_eq!(table.retention, Retention { window_us: 60_000_000, bytes: Some(1000) });
+    let table = one("type T @table(expiration: 0)");
+    assert_eq!((table.expiration_ms, table.deliver, table.retention), (None, Deliver::Applied, Retention::default()));
 
     for (arguments, expected) in [
         ("", everywhere("T")),
@@ -143,12 +148,8 @@ fn growth_is_bounded() {
 fn warnings() {
     for (text, expected) in [
         (
-            "type T @table(expiration: 60)",
-            "a:1:15: warning: @table(expiration:) is accepted, but expiry is not enforced yet",
-        ),
-        (
             "type T @table(eviction: 1.5)",
-            "a:1:15: warning: @table(eviction:) is accepted, but expiry is not enforced yet",
+            "a:1:15: warning: @table(eviction:) has no effect: records vanish when they expire",
         ),
         ("type T @table(audit: true)", "a:1:15: warning: @table(audit:) is not supported, ignored"),
         ("type T @table @splitSegments", "a:1:16: warning: @splitSegments is not supported, ignored"),
@@ -167,10 +168,6 @@ fn warnings() {
         (
             "type T @table { a: [Float] @indexed(type: \"HNSW\", M: 16) }",
             "a:1:37: warning: @indexed with arguments (a vector index) is not supported, ignored",
-        ),
-        (
-            "type T @table { a: Long @expiresAt }",
-            "a:1:26: warning: @expiresAt is accepted, but expiry is not enforced yet",
         ),
         ("type T @table { a: ID @primaryKey b: ID @primaryKey }", "a:1:42: warning: a second @primaryKey, ignored"),
         (

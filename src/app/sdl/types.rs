@@ -161,9 +161,6 @@ fn role(field: &Field<'_>, diagnostics: &mut Diagnostics) -> Role {
             }
             _ => found = Some((name, role)),
         }
-        if name == "expiresAt" {
-            diagnostics.warning(directive.name.place, "@expiresAt is accepted, but expiry is not enforced yet");
-        }
     }
     match (found, field.name.text) {
         (Some((_, role)), _) => role,

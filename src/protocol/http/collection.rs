@@ -3,7 +3,7 @@
 use super::session::{HttpSession, Pending, Resource};
 use crate::protocol::format::{self, Format};
 use crate::protocol::{Context, Flow, explain, target_of};
-use shards::command::{Operation, Outcome, Token, Write};
+use shards::command::{Operation, Outcome, Refusal, Token, Write};
 use shards::event::Body;
 use shards::scan::{ScanRef, Step};
 use shards::schema::TableId;
@@ -17,6 +17,8 @@ const DELETES_MAX: usize = 256;
 pub(super) struct Listing {
     pub scan: ScanRef,
     format: Format,
+    /// Status and fields have been sent.
+    begun: bool,
     first: bool,
 }
 
@@ -60,13 +62,13 @@ impl HttpSession {
             return self.problem(context, 404, "not_found", "no record can have such a key");
         };
         self.exchange.keep_alive &= self.exchange.minor == 1;
-        self.exchange.respond_in_pieces(context, format.media_type(), &[]);
         if self.exchange.head_only {
+            self.exchange.respond_in_pieces(context, format.media_type(), &[]);
             return self.answered(context);
         }
         let token = Token { connection: context.connection, tag: 0 };
         let scan = context.shard.scan(token, target);
-        self.pending = Pending::Listing(Box::new(Listing { scan, format, first: true }));
+        self.pending = Pending::Listing(Box::new(Listing { scan, format, begun: false, first: true }));
         Flow::Blocked
     }
 
@@ -95,9 +97,22 @@ impl HttpSession {
                 }
                 piece.extend_from_slice(closing(listing.format));
             }
+            if step == Step::Damaged {
+                context.shard.close_scan(listing.scan);
+                if !listing.begun {
+                    let refusal = Refusal::Damaged;
+                    let (status, code) = super::records::status_of(&refusal);
+                    return self.problem(context, status, code, &explain(&refusal));
+                }
+                self.exchange.keep_alive = false; // the answer stays without its end, and the client sees it
+                return self.answered(context);
+            }
+            if (step != Step::Wait || !piece.is_empty()) && !std::mem::replace(&mut listing.begun, true) {
+                self.exchange.respond_in_pieces(context, listing.format.media_type(), &[]);
+            }
             self.write_piece(context, &piece, step == Step::End);
             match step {
-                Step::Row { .. } => {}
+                Step::Row { .. } | Step::Damaged => {}
                 Step::Wait => {
                     self.pending = Pending::Listing(listing);
                     return Flow::Blocked;
@@ -152,6 +167,11 @@ impl HttpSession {
                     clearing.under_way += 1;
                 }
                 Step::Wait => break,
+                Step::Damaged => {
+                    clearing.at_end = true;
+                    let refusal = Refusal::Damaged;
+                    clearing.problem = Some((super::records::status_of(&refusal).0, explain(&refusal)));
+                }
                 Step::End => clearing.at_end = true,
             }
         }
