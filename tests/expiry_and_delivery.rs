@@ -94,3 +94,24 @@ fn committed_delivery_reaches_every_subscriber_once_and_in_order() {
         assert_eq!(count(&server, "/Ledger/"), 7);
     }
 }
+
+#[test]
+fn an_acknowledgement_says_how_durable_it_is() {
+    let (server, _app) = start(2);
+    let fields = [("Content-Type", "application/json")];
+    for (table, expected) in [("Cache", "memory"), ("Sessions", "disk")] {
+        for (method, path, body, status) in [
+            ("PUT", format!("/{table}/1"), "{}", 204),
+            ("PATCH", format!("/{table}/1"), "{}", 204),
+            ("POST", format!("/{table}/"), "{}", 201),
+            ("DELETE", format!("/{table}/1"), "", 200),
+        ] {
+            let response = http(server.http(), method, &path, &fields, body.as_bytes());
+            assert_eq!((response.status, response.header("durability")), (status, Some(expected)), "{method} {path}");
+        }
+        assert_eq!(get(server.http(), &format!("/{table}/2")).header("durability"), None, "nothing was written");
+    }
+    let health = get(server.http(), "/health");
+    assert_eq!((health.status, health.json()["status"].as_str()), (200, Some("ok")));
+    assert_eq!(health.json()["shards"].as_array().map(Vec::len), Some(2));
+}

@@ -4,7 +4,7 @@ use crate::clock::Version;
 use crate::event::{Body, Event};
 use crate::log::Position;
 use crate::scan::{Chunk, ScanRef};
-use crate::schema::TableId;
+use crate::schema::{Durability, TableId};
 use crate::subscription::SubscriptionRef;
 use crate::topic::KeyFilter;
 use crate::validate::Violation;
@@ -70,11 +70,13 @@ pub struct Stored {
 
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    /// Done, and as durable as the table promises.
+    /// Done.
     Written {
         version: Version,
         position: Position,
         existed: bool,
+        /// What this answer has waited for.
+        durability: Durability,
     },
     Refused(Refusal),
     Record(Option<Stored>),

@@ -182,7 +182,8 @@ impl Shard {
             origin: write.origin,
             body,
         };
-        let outcome = Outcome::Written { version, position, existed: previous.is_some() };
+        let existed = previous.is_some();
+        let outcome = Outcome::Written { version, position, existed, durability: definition.durability };
         match (definition.durability, write.token) {
             (Durability::Disk, Some(token)) => {
                 self.pending.push_back(Pending { seq: position.seq, from, token, outcome, weight: write.weight() });

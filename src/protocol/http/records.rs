@@ -10,7 +10,7 @@ use shards::command::{Operation, Outcome, Refusal, Stored, Token, Write};
 use shards::document::{self, Writer};
 use shards::event;
 use shards::key::{KeyCodec, encode_integer};
-use shards::schema::{Kind, TableId};
+use shards::schema::{Durability, Kind, TableId};
 
 /// How many keys are generated for one record, where clients have taken those that came next.
 const KEY_TRIES: u32 = 64;
@@ -49,6 +49,15 @@ pub(super) fn status_of(refusal: &Refusal) -> (u16, &'static str) {
         Refusal::Fenced => (503, "disk_failed"),
         Refusal::Damaged => (503, "data_damaged"),
     }
+}
+
+/// What an acknowledgement means: the write is on disk, or in memory and on its way there.
+fn write_durability(durability: Durability, out: &mut Vec<u8>) {
+    let value = match durability {
+        Durability::Disk => "disk",
+        Durability::Memory => "memory",
+    };
+    write_field("Durability", value, out);
 }
 
 /// The entity tag of a version in a format (`None`: opaque, the same bytes in each): opaque itself, quoted.
@@ -241,16 +250,24 @@ impl HttpSession {
                 let (status, code) = status_of(&refusal);
                 return self.problem(context, status, code, &explain(&refusal));
             }
-            (Outcome::Written { .. }, What::Created { table, key, .. }) => {
+            (Outcome::Written { durability, .. }, What::Created { table, key, .. }) => {
                 let codec = KeyCodec::of(context.catalog.table(table));
                 let mut id = Vec::new();
                 codec.write_value(&key, &mut id);
                 let mut scratch = String::new();
                 let location = percent_encode(codec.text(&key, &mut scratch));
-                self.exchange.document(context, 201, format, &id, |out| write_field("Location", &location, out));
+                self.exchange.document(context, 201, format, &id, |out| {
+                    write_field("Location", &location, out);
+                    write_durability(durability, out);
+                });
             }
-            (_, What::Deleted) => self.exchange.document(context, 200, format, &[0xc3], |_| {}),
-            _ => self.exchange.respond(context, 204, |_| {}, None),
+            (Outcome::Written { durability, .. }, What::Deleted) => {
+                self.exchange.document(context, 200, format, &[0xc3], |out| write_durability(durability, out));
+            }
+            (Outcome::Written { durability, .. }, _) => {
+                self.exchange.respond(context, 204, |out| write_durability(durability, out), None);
+            }
+            (Outcome::Record(_), _) => self.exchange.respond(context, 204, |_| {}, None),
         }
         self.answered(context)
     }

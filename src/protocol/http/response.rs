@@ -98,7 +98,7 @@ impl Exchange {
         if let Some(origin) = &self.origin {
             write_field("Access-Control-Allow-Origin", origin, out);
             out.extend_from_slice(b"Access-Control-Allow-Credentials: true\r\n");
-            out.extend_from_slice(b"Access-Control-Expose-Headers: ETag, Location\r\n");
+            out.extend_from_slice(b"Access-Control-Expose-Headers: Durability, ETag, Location\r\n");
         }
         out.extend_from_slice(if self.varies_by_origin {
             b"Vary: Accept, Accept-Encoding, Origin\r\n"
