@@ -129,8 +129,12 @@ pub const TOMBSTONE_RETENTION_US: u64 = 24 * 3600 * 1_000_000;
 pub const COMPACTION_GARBAGE_SHARE: u64 = 4;
 /// So many small neighbours are rewritten as one though nothing can be dropped: each restart begins a segment.
 pub const COMPACTION_SMALL_SEGMENTS: usize = 8;
+/// A segment is small if so many of its kind fit the largest one.
+pub const COMPACTION_SMALL_SHARE: u64 = 32;
 /// Time between two looks for something to rewrite.
 pub const COMPACTION_INTERVAL_US: u64 = 1_000_000;
+/// A shard that sleeps wakes for such a look after this.
+pub const COMPACTION_IDLE_US: u64 = 30_000_000;
 /// Records that one turn looks up for a compaction: some ten microseconds.
 pub const COMPACTION_RECORDS_PER_TURN: usize = 64;
 /// Bytes that a rewritten segment is flushed in: the disk must be free for commits in between.
@@ -140,7 +144,7 @@ pub const EXPIRED_PER_TURN: usize = 256;
 /// Logs up to this size are read whole at start; of larger ones the indexes, and the data afterwards, segment by segment.
 pub const SCRUB_AT_START_BYTES: usize = 64 << 20;
 /// Time between two segments that are read to find rot.
-pub const SCRUB_INTERVAL_US: u64 = 500_000;
+pub const SCRUB_INTERVAL_US: u64 = 2_000_000;
 
 const _: () = assert!(OUTBOX_BYTES_MAX >= 2 * PACKET_BYTES_MAX, "an outbox holds at least one largest frame");
 const _: () = assert!(SEGMENT_BYTES_FIRST >= BATCH_BYTES_MAX + PACKET_BYTES_MAX, "a batch fits the smallest segment");

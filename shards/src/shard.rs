@@ -64,6 +64,9 @@ struct OpenScan {
     scan: Scan,
 }
 
+/// Table and key of what expires, by time (milliseconds since 1970) and version.
+type Expiries = BTreeMap<(u64, Version), (TableId, Box<[u8]>)>;
+
 pub struct Shard {
     index: u16,
     now_us: u64,
@@ -74,8 +77,8 @@ pub struct Shard {
     /// The data could not be read at start: nothing is known of any record.
     tables_are_missing: bool,
     compaction: Compaction,
-    /// When records expire (milliseconds since 1970), and which; some have been written again since.
-    expiries: BTreeMap<(u64, Version), (TableId, Box<[u8]>)>,
+    /// Some of these have been written again since.
+    expiries: Expiries,
     /// Events of tables that deliver what is committed, and what they made of their records.
     held_back: VecDeque<(Event, Option<Entry>)>,
     clock: Clock,
@@ -202,7 +205,7 @@ impl Shard {
             log,
             tables_are_missing: false,
             compaction: Compaction::default(),
-            expiries: BTreeMap::new(),
+            expiries: Expiries::new(),
             held_back: VecDeque::new(),
             clock: Clock::default(),
             builder: Builder::default(),

@@ -185,14 +185,15 @@ pub struct Candidate {
 
 /// Which neighbours to rewrite as one: positions in `candidates`. `None`: nothing is worth it.
 pub fn plan(candidates: &[Candidate], segment_bytes_max: u64) -> Option<std::ops::Range<usize>> {
-    use crate::limits::{COMPACTION_GARBAGE_SHARE, COMPACTION_SMALL_SEGMENTS};
+    use crate::limits::{COMPACTION_GARBAGE_SHARE, COMPACTION_SMALL_SEGMENTS, COMPACTION_SMALL_SHARE};
     let kept = |candidate: &Candidate| candidate.bytes - candidate.droppable;
     let wasteful = |candidate: &Candidate| {
         candidate.has_index
             && candidate.droppable > 0
             && candidate.droppable * COMPACTION_GARBAGE_SHARE >= candidate.bytes
     };
-    let small = |candidate: &Candidate| candidate.has_index && kept(candidate) * 4 <= segment_bytes_max;
+    let small =
+        |candidate: &Candidate| candidate.has_index && kept(candidate) * COMPACTION_SMALL_SHARE <= segment_bytes_max;
     // The emptiest first: it gives back the most for what is copied.
     let share = |candidate: &Candidate| candidate.droppable as f64 / candidate.bytes.max(1) as f64;
     let worst = candidates
@@ -237,9 +238,9 @@ mod tests {
     #[test]
     fn the_emptiest_segment_is_rewritten_with_its_small_neighbours() {
         let candidates =
-            [candidate(100, 0), candidate(100, 50), candidate(10, 0), candidate(100, 90), candidate(100, 0)];
+            [candidate(100, 0), candidate(100, 50), candidate(2, 0), candidate(100, 90), candidate(100, 0)];
         assert_eq!(plan(&candidates, 100), Some(1..4));
-        assert_eq!(plan(&candidates, 15), Some(3..4), "the others would not fit");
+        assert_eq!(plan(&candidates, 11), Some(3..4), "the others would not fit");
         assert_eq!(plan(&[candidate(100, 0), candidate(100, 20)], 100), None, "a fifth is not worth it");
         let mut without_index = candidates.to_vec();
         without_index.iter_mut().for_each(|candidate| candidate.has_index = false);

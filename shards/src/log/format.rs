@@ -319,12 +319,6 @@ pub fn set_skipped(record: &mut [u8], skipped: u32) {
     seal_record(record);
 }
 
-/// Gives a record another table number.
-pub fn set_table(record: &mut [u8], table: TableId) {
-    record[6..8].copy_from_slice(&table.0.to_le_bytes());
-    seal_record(record);
-}
-
 fn seal_record(record: &mut [u8]) {
     let checksum = record_checksum(record);
     record[RECORD_CHECKSUM_AT..RECORD_HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());

@@ -185,8 +185,8 @@ pub struct Log {
     /// Jobs that the shard wants done, in order.
     jobs: VecDeque<Job>,
     mark: Marked,
-    /// The sealed segment that is read next to find rot, and when.
-    scrub: (usize, u64),
+    /// Segments that were there at start and have not been read in full, and when the next one is.
+    scrub: (VecDeque<u32>, u64),
 }
 
 /// What the mark file says.
@@ -205,6 +205,8 @@ pub struct Start {
     pub previous_checksum: u32,
     pub maps: BTreeMap<u32, Box<dyn Mapped>>,
     pub sealed: Vec<Sealed>,
+    /// Segments that have not been read in full.
+    pub unread: VecDeque<u32>,
     /// A fresh segment whose header is on disk already, and its length.
     pub segment: u32,
     pub segment_bytes: usize,
@@ -246,7 +248,7 @@ impl Log {
             jobs_from_us: 0,
             jobs: VecDeque::new(),
             mark: Marked::default(),
-            scrub: (0, 0),
+            scrub: (start.unread, 0),
         };
         for sealed in &log.sealed {
             let usage = log.usage.entry(sealed.segment).or_default();
@@ -268,6 +270,7 @@ impl Log {
             previous_checksum: 0,
             maps,
             sealed: Vec::new(),
+            unread: VecDeque::new(),
             segment: 0,
             segment_bytes: 0,
             salt: 0,
@@ -545,10 +548,13 @@ impl Log {
         if let Some(job) = self.jobs.pop_front() {
             return Some(job);
         }
-        let (at, due_us) = self.scrub;
-        let sealed = self.sealed.get(at).filter(|_| ticks_us >= due_us)?;
-        self.scrub = (at + 1, ticks_us + SCRUB_INTERVAL_US);
-        Some(Job::Scrub { segment: sealed.segment })
+        let (unread, due_us) = &mut self.scrub;
+        if ticks_us < *due_us {
+            return None;
+        }
+        let segment = unread.pop_front()?;
+        *due_us = ticks_us + SCRUB_INTERVAL_US;
+        self.maps.contains_key(&segment).then_some(Job::Scrub { segment })
     }
 
     /// When the mark file is to be refreshed; `None`: it says what there is to say.
@@ -657,7 +663,6 @@ impl Log {
         self.sealed.retain(|sealed| !sources.contains(&sealed.segment));
         let (first_seq, next_seq) = (end.first_seq, end.next_seq);
         self.sealed.insert(at, Sealed { segment, first_seq, next_seq, index: Some(index), is_indexed: true });
-        self.scrub.0 = self.scrub.0.min(at);
     }
 
     /// Nothing points at these segments any more.
@@ -682,7 +687,7 @@ impl Log {
             Spare::Absent { retry_at_us } if self.disk_full => Some(retry_at_us),
             _ => None,
         };
-        let scrub = (self.scrub.0 < self.sealed.len() && self.damage.get().is_none()).then_some(self.scrub.1);
+        let scrub = (!self.scrub.0.is_empty() && self.damage.get().is_none()).then_some(self.scrub.1);
         let jobs = if self.job_is_running || self.fenced { [None, None] } else { [self.mark_is_due(), scrub] };
         let jobs = jobs.into_iter().flatten().min().map(|at_us| at_us.max(self.jobs_from_us));
         [jobs, retry].into_iter().flatten().min()

@@ -13,7 +13,7 @@ use super::{Log, Sealed, Start};
 use crate::limits::{SCRUB_AT_START_BYTES, SegmentSizes};
 use crate::progress::Progress;
 use crate::storage::{FileName, Mapped, Storage};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
 /// What recovery found.
@@ -95,6 +95,8 @@ pub struct Survey {
     pub cut: Option<Place>,
     /// Replaced by a rewritten segment; or not begun; or begun, and never promised.
     pub unused: Vec<u32>,
+    /// Every byte was read; else those of segments with an index were not.
+    read_whole: bool,
     files: Vec<FileName>,
 }
 
@@ -144,15 +146,17 @@ pub fn survey(storage: &dyn Storage, shard: u16, progress: &Progress) -> Result<
         durable_seq: mark,
         cut: None,
         unused: replaced,
+        read_whole: true,
         files,
     };
     let total: usize = begun.iter().map(|(_, map)| map.bytes().len()).sum();
+    survey.read_whole = total <= SCRUB_AT_START_BYTES;
     progress.expect(begun.len() as u64);
     let mut begun = begun.into_iter().peekable();
     while let Some((header, map)) = begun.next_if(|(header, _)| survey.continues(header)) {
         survey.cut = None; // an older one was judged when this segment was begun
         progress.add(1);
-        survey.add(storage, header, map, total <= SCRUB_AT_START_BYTES)?;
+        survey.add(storage, header, map)?;
     }
     // What does not continue the chain: is anything of it proof that something promised is missing?
     let mut broken = None;
@@ -210,13 +214,7 @@ impl Survey {
     }
 
     /// Takes a segment that continues the chain.
-    fn add(
-        &mut self,
-        storage: &dyn Storage,
-        header: SegmentHeader,
-        map: Box<dyn Mapped>,
-        read_whole: bool,
-    ) -> Result<(), RecoveryError> {
+    fn add(&mut self, storage: &dyn Storage, header: SegmentHeader, map: Box<dyn Mapped>) -> Result<(), RecoveryError> {
         let bytes = map.bytes();
         let segment = header.segment;
         let indexed = read_index(storage, segment, &header);
@@ -224,7 +222,7 @@ impl Survey {
         let index = match indexed {
             Some(index) => {
                 let end = index.end();
-                let damage = if read_whole {
+                let damage = if self.read_whole {
                     check(segment, bytes, Some(end)).err()
                 } else {
                     (bytes.len() < end.end as usize).then_some(bytes.len() as u64)
@@ -292,7 +290,7 @@ pub fn open(
     sizes: SegmentSizes,
     progress: &Progress,
 ) -> Result<(Log, Recovery), RecoveryError> {
-    let Survey { segments, next_seq, previous_checksum, epoch, durable_seq: _, cut, unused, files } =
+    let Survey { segments, next_seq, previous_checksum, epoch, durable_seq: _, cut, unused, read_whole, files } =
         survey(storage, shard, progress)?;
     let highest = files.iter().filter_map(|file| match file {
         FileName::Segment(segment) | FileName::Index(segment) => Some(*segment),
@@ -314,6 +312,7 @@ pub fn open(
     // Only now that nothing promised is missing, and the new epoch is on disk, may anything be changed.
     let mut sealed = Vec::new();
     let mut maps = BTreeMap::new();
+    let mut unread = VecDeque::new();
     let mut recovery = Recovery { cut, ..Recovery::default() };
     let mut remove = unused;
     for sound in segments {
@@ -329,6 +328,9 @@ pub fn open(
             drop(map);
             storage.shrink(FileName::Segment(own), u64::from(end.end))?;
             map = storage.map(FileName::Segment(own))?;
+        }
+        if sound.is_indexed && !read_whole {
+            unread.push_back(own);
         }
         let records = if sound.is_indexed { &mut recovery.indexed } else { &mut recovery.walked };
         *records += sound.index.len() as u64;
@@ -356,6 +358,7 @@ pub fn open(
         previous_checksum,
         maps,
         sealed,
+        unread,
         segment,
         segment_bytes: sizes.first,
         salt,

@@ -3,7 +3,7 @@
 
 use super::Shard;
 use crate::clock::Version;
-use crate::limits::{COMPACTION_INTERVAL_US, COMPACTION_RECORDS_PER_TURN, TOMBSTONE_RETENTION_US};
+use crate::limits::{COMPACTION_IDLE_US, COMPACTION_INTERVAL_US, COMPACTION_RECORDS_PER_TURN, TOMBSTONE_RETENTION_US};
 use crate::log::compact::{self, Candidate, Fate, Rewrite, RewriteDone, Source};
 use crate::log::index::SegmentIndex;
 use crate::log::job::Job;
@@ -61,7 +61,7 @@ impl Compaction {
 impl Shard {
     pub(super) fn compaction_deadline_us(&self) -> Option<u64> {
         let waits = matches!(self.compaction.phase, Phase::Idle) && !self.log.sealed().is_empty();
-        waits.then_some(self.compaction.next_look_us)
+        waits.then_some(self.compaction.next_look_us + COMPACTION_IDLE_US)
     }
 
     /// One turn's worth of compaction.
