@@ -107,7 +107,8 @@ static SOUND: LazyLock<(Vec<(FileName, Vec<u8>)>, Vec<(u64, Vec<u8>, Vec<u8>)>)>
                 out.extend_from_slice(&document);
                 Ok::<_, ()>((number % 5 == 0).then_some(u64::MAX / 2))
             };
-            let kind = [RecordKind::Put, RecordKind::Put, RecordKind::Delete, RecordKind::Message][usize::from(number) % 4];
+            let kind =
+                [RecordKind::Put, RecordKind::Put, RecordKind::Delete, RecordKind::Message][usize::from(number) % 4];
             let version = Version(u64::from(round) * 100 + u64::from(number) + 1);
             log.append(kind, TableId(u16::from(number % 3)), version, number % 5 == 0, &[round, number % 16], write)
                 .expect("room");
