@@ -110,6 +110,7 @@ impl<'a> Walk<'a> {
                     self.next_seq = rewritten.next_seq;
                     self.checksum = rewritten.last_checksum;
                     self.durable_seq = rewritten.next_seq.saturating_sub(1);
+                    self.epoch = self.header.epoch; // of the last one that it replaces, all of which may have gone
                 }
                 whole
             }
