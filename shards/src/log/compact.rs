@@ -74,9 +74,13 @@ fn header_of(segment: u32, bytes: &[u8]) -> Option<SegmentHeader> {
 
 impl Rewrite {
     pub(super) fn run(self, storage: &dyn Storage) -> io::Result<Done> {
+        let output = self.output;
         let result = self.write(storage);
         if result.is_err() {
-            let _ = storage.remove(FileName::Staged); // give the space back; the error is what matters
+            // The sources stay; what was made of them gives its space back. The error is what matters.
+            for file in [FileName::Staged, FileName::Index(output), FileName::Segment(output)] {
+                let _ = storage.remove(file);
+            }
         }
         result
     }
