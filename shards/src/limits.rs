@@ -28,11 +28,14 @@ pub struct SegmentSizes {
     pub first: usize,
     /// Later segments are an eighth of the log, between the first and this.
     pub max: usize,
+    /// Logs up to this size are read whole at start; of larger ones the indexes, and the data afterwards, segment by
+    /// segment.
+    pub read_at_start: usize,
 }
 
 impl Default for SegmentSizes {
     fn default() -> Self {
-        SegmentSizes { first: SEGMENT_BYTES_FIRST, max: SEGMENT_BYTES_MAX }
+        SegmentSizes { first: SEGMENT_BYTES_FIRST, max: SEGMENT_BYTES_MAX, read_at_start: READ_AT_START_BYTES }
     }
 }
 
@@ -40,7 +43,7 @@ impl Limits {
     /// Large enough for the packets that are accepted.
     pub fn segment_sizes(&self) -> SegmentSizes {
         let least = 4 * self.packet_bytes_max;
-        SegmentSizes { first: self.segments.first.max(least), max: self.segments.max.max(least) }
+        SegmentSizes { first: self.segments.first.max(least), max: self.segments.max.max(least), ..self.segments }
     }
 }
 
@@ -122,7 +125,8 @@ pub const MARK_INTERVAL_US: u64 = 1_000_000;
 
 /// History that is kept where a table does not say otherwise: three days (compat §1.3).
 pub const RETENTION_US: u64 = 3 * 24 * 3600 * 1_000_000;
-/// Deletes are kept for this long at least, whatever the retention: readers that come back must hear of them.
+/// The delete of a record that has not been written again is kept for this long at least, whatever the retention:
+/// readers that come back must hear of it.
 pub const TOMBSTONE_RETENTION_US: u64 = 24 * 3600 * 1_000_000;
 /// A segment is rewritten when one part in this many of it can be dropped: a quarter of garbage, less than the half
 /// that space amplification of 1.5 allows.
@@ -141,8 +145,8 @@ pub const COMPACTION_RECORDS_PER_TURN: usize = 64;
 pub const REWRITE_BYTES: usize = 1 << 20;
 /// Records that one turn removes because they have expired.
 pub const EXPIRED_PER_TURN: usize = 256;
-/// Logs up to this size are read whole at start; of larger ones the indexes, and the data afterwards, segment by segment.
-pub const SCRUB_AT_START_BYTES: usize = 64 << 20;
+/// Default for [`SegmentSizes::read_at_start`]: some tens of milliseconds.
+pub const READ_AT_START_BYTES: usize = 64 << 20;
 /// Time between two segments that are read to find rot.
 pub const SCRUB_INTERVAL_US: u64 = 2_000_000;
 

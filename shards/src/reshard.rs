@@ -72,7 +72,7 @@ impl Target<'_> {
                     rewritten: None,
                 };
                 self.next_segment += 1;
-                self.open.insert(Rewriter::new(self.storage, header)?)
+                self.open.insert(Rewriter::new(self.storage, header, 0)?)
             }
         };
         open.push(self.next_seq, self.epoch, found.bytes)?;
@@ -98,7 +98,7 @@ pub fn reshard(
     let mut old: Vec<Survey> = Vec::new();
     for shard in 0..data.manifest.shards {
         let storage = Directory::open(&data.shard_path(shard))?;
-        let survey = recover::survey(&storage, shard, &Progress::default());
+        let survey = recover::survey(&storage, shard, sizes.read_at_start, &Progress::default());
         old.push(survey.map_err(|error| ReshardError::Recovery { shard, error })?);
     }
     let lengths = old.iter().flat_map(|survey| &survey.segments).map(|sound| u64::from(sound.index.end().end));
@@ -167,7 +167,7 @@ mod tests {
     fn limits() -> Limits {
         Limits {
             packet_bytes_max: 1 << 10,
-            segments: SegmentSizes { first: 16 << 10, max: 64 << 10 },
+            segments: SegmentSizes { first: 16 << 10, max: 64 << 10, read_at_start: 1 << 20 },
             ..Limits::default()
         }
     }

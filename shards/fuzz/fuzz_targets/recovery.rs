@@ -75,7 +75,7 @@ impl Storage for Disk {
     }
 }
 
-const SIZES: SegmentSizes = SegmentSizes { first: 4 << 10, max: 8 << 10 };
+const SIZES: SegmentSizes = SegmentSizes { first: 4 << 10, max: 8 << 10, read_at_start: 0 };
 
 fn open(disk: &Disk) -> Result<Log, recover::RecoveryError> {
     recover::open(disk, 0, 7, SIZES, &Progress::default()).map(|(log, _)| log)
@@ -173,7 +173,7 @@ fuzz_target!(|input: &[u8]| {
     damage(&mut files, input);
     let disk = Disk(RefCell::new(files.into_iter().map(|(name, bytes)| (name, Arc::new(bytes))).collect()));
     // Without the mark the last flush of the last epoch is not known to have been promised.
-    let mark = disk.0.borrow().get(&FileName::Mark).map_or(0, |mark| shards::log::mark::decode(mark, 0));
+    let mark = disk.0.borrow().get(&FileName::Mark).map_or(0, |mark| shards::log::mark::decode(mark, 0).durable_seq);
     let Ok(mut log) = open(&disk) else { return };
     let sealed: Vec<u32> = log.sealed().iter().map(|sealed| sealed.segment).collect();
     let scrubbed = |segment| matches!((Job::Scrub { segment }).run(&disk), Ok(Done::Scrubbed));

@@ -45,6 +45,8 @@ pub struct Rewrite {
     pub sources: Vec<Source>,
     /// Older segments that stay.
     pub older: Vec<u32>,
+    /// On disk when the job began: what is dropped relies on newer records up to here.
+    pub durable_seq: u64,
     /// Deletes of this version and later are kept.
     pub keep_deletes_from: Version,
 }
@@ -102,7 +104,7 @@ impl Rewrite {
                 Some(writer) => writer,
                 None => {
                     let begin = SegmentHeader { segment: self.output, salt: !header.salt, rewritten: None, ..header };
-                    rewriter.insert(Rewriter::new(storage, begin)?)
+                    rewriter.insert(Rewriter::new(storage, begin, self.durable_seq)?)
                 }
             };
             let mut kept = kept.into_iter().peekable();

@@ -31,8 +31,17 @@ pub fn encode(shard: u16, durable_seq: u64) -> [u8; MARK_BYTES] {
     out
 }
 
-/// The higher of the slots that are sound; 0: none is.
-pub fn decode(file: &[u8], shard: u16) -> u64 {
+/// What the mark file says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// 0: nothing.
+    pub durable_seq: u64,
+    /// The slot that says so. The other one is written next.
+    pub slot: u64,
+}
+
+/// The higher of the slots that are sound.
+pub fn decode(file: &[u8], shard: u16) -> Mark {
     let slot = |slot: &[u8]| {
         let mark = slot.get(..MARK_BYTES)?;
         let sound = u32_at(mark, 0) == MAGIC
@@ -41,7 +50,9 @@ pub fn decode(file: &[u8], shard: u16) -> u64 {
             && crc32c::crc32c(&mark[..CHECKED]) == u32_at(mark, CHECKED);
         sound.then(|| u64_at(mark, 8))
     };
-    file.chunks(SLOT_BYTES as usize).take(2).filter_map(slot).max().unwrap_or(0)
+    let slots = file.chunks(SLOT_BYTES as usize).take(2).enumerate();
+    let sound = slots.filter_map(|(number, bytes)| Some(Mark { durable_seq: slot(bytes)?, slot: number as u64 }));
+    sound.max_by_key(|mark| mark.durable_seq).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -51,11 +62,12 @@ mod tests {
     #[test]
     fn the_higher_sound_slot_counts() {
         let mut file = vec![0; SLOT_BYTES as usize + MARK_BYTES];
-        assert_eq!((decode(&[], 1), decode(&file, 1)), (0, 0));
+        assert_eq!((decode(&[], 1), decode(&file, 1)), (Mark::default(), Mark::default()));
         file[..MARK_BYTES].copy_from_slice(&encode(1, 7));
         file[SLOT_BYTES as usize..].copy_from_slice(&encode(1, 9));
-        assert_eq!((decode(&file, 1), decode(&file, 2)), (9, 0));
+        assert_eq!(decode(&file, 1), Mark { durable_seq: 9, slot: 1 });
+        assert_eq!(decode(&file, 2), Mark::default(), "another shard's");
         file[SLOT_BYTES as usize + 9] ^= 1;
-        assert_eq!(decode(&file, 1), 7);
+        assert_eq!(decode(&file, 1), Mark { durable_seq: 7, slot: 0 });
     }
 }

@@ -207,6 +207,8 @@ pub struct Start {
     pub sealed: Vec<Sealed>,
     /// Segments that have not been read in full.
     pub unread: VecDeque<u32>,
+    /// The slot of the mark file that was written last.
+    pub mark_slot: u64,
     /// A fresh segment whose header is on disk already, and its length.
     pub segment: u32,
     pub segment_bytes: usize,
@@ -247,7 +249,7 @@ impl Log {
             job_is_running: false,
             jobs_from_us: 0,
             jobs: VecDeque::new(),
-            mark: Marked::default(),
+            mark: Marked { slot: start.mark_slot, ..Marked::default() },
             scrub: (start.unread, 0),
         };
         for sealed in &log.sealed {
@@ -271,6 +273,7 @@ impl Log {
             maps,
             sealed: Vec::new(),
             unread: VecDeque::new(),
+            mark_slot: 0,
             segment: 0,
             segment_bytes: 0,
             salt: 0,
@@ -552,9 +555,10 @@ impl Log {
         if ticks_us < *due_us {
             return None;
         }
-        let segment = unread.pop_front()?;
+        // Compaction has read those that are gone.
+        let segment = std::iter::from_fn(|| unread.pop_front()).find(|segment| self.maps.contains_key(segment))?;
         *due_us = ticks_us + SCRUB_INTERVAL_US;
-        self.maps.contains_key(&segment).then_some(Job::Scrub { segment })
+        Some(Job::Scrub { segment })
     }
 
     /// When the mark file is to be refreshed; `None`: it says what there is to say.

@@ -7,10 +7,10 @@
 use super::format::{ALIGNMENT, BATCH_MAGIC, BatchHeader, HEADER_BYTES, SegmentHeader};
 use super::index::{IndexBuilder, SegmentIndex};
 use super::job::{check, read_index};
-use super::mark;
+use super::mark::{self, Mark};
 use super::segment::{Found, Walk};
 use super::{Log, Sealed, Start};
-use crate::limits::{SCRUB_AT_START_BYTES, SegmentSizes};
+use crate::limits::SegmentSizes;
 use crate::progress::Progress;
 use crate::storage::{FileName, Mapped, Storage};
 use std::collections::{BTreeMap, VecDeque};
@@ -95,6 +95,7 @@ pub struct Survey {
     pub cut: Option<Place>,
     /// Replaced by a rewritten segment; or not begun; or begun, and never promised.
     pub unused: Vec<u32>,
+    mark: Mark,
     /// Every byte was read; else those of segments with an index were not.
     read_whole: bool,
     files: Vec<FileName>,
@@ -109,8 +110,13 @@ pub struct SoundSegment {
     pub is_indexed: bool,
 }
 
-/// Reads what is there and judges it.
-pub fn survey(storage: &dyn Storage, shard: u16, progress: &Progress) -> Result<Survey, RecoveryError> {
+/// Reads what is there and judges it. Up to `read_at_start` bytes are read whole, also where there are indexes.
+pub fn survey(
+    storage: &dyn Storage,
+    shard: u16,
+    read_at_start: usize,
+    progress: &Progress,
+) -> Result<Survey, RecoveryError> {
     let files = storage.files()?;
     let mut mapped: Vec<(u32, Box<dyn Mapped>)> = Vec::new();
     for file in &files {
@@ -120,7 +126,7 @@ pub fn survey(storage: &dyn Storage, shard: u16, progress: &Progress) -> Result<
     }
     let mark = match files.contains(&FileName::Mark) {
         true => mark::decode(storage.map(FileName::Mark)?.bytes(), shard),
-        false => 0,
+        false => Mark::default(),
     };
     let mut begun: Vec<(SegmentHeader, Box<dyn Mapped>)> = Vec::new();
     let mut headless = Vec::new();
@@ -143,14 +149,15 @@ pub fn survey(storage: &dyn Storage, shard: u16, progress: &Progress) -> Result<
         next_seq: 1,
         previous_checksum: 0,
         epoch: 0,
-        durable_seq: mark,
+        durable_seq: mark.durable_seq,
         cut: None,
         unused: replaced,
+        mark,
         read_whole: true,
         files,
     };
     let total: usize = begun.iter().map(|(_, map)| map.bytes().len()).sum();
-    survey.read_whole = total <= SCRUB_AT_START_BYTES;
+    survey.read_whole = total <= read_at_start;
     progress.expect(begun.len() as u64);
     let mut begun = begun.into_iter().peekable();
     while let Some((header, map)) = begun.next_if(|(header, _)| survey.continues(header)) {
@@ -290,8 +297,8 @@ pub fn open(
     sizes: SegmentSizes,
     progress: &Progress,
 ) -> Result<(Log, Recovery), RecoveryError> {
-    let Survey { segments, next_seq, previous_checksum, epoch, durable_seq: _, cut, unused, read_whole, files } =
-        survey(storage, shard, progress)?;
+    let Survey { segments, next_seq, previous_checksum, epoch, durable_seq: _, cut, unused, mark, read_whole, files } =
+        survey(storage, shard, sizes.read_at_start, progress)?;
     let highest = files.iter().filter_map(|file| match file {
         FileName::Segment(segment) | FileName::Index(segment) => Some(*segment),
         FileName::Mark | FileName::Staged => None,
@@ -359,6 +366,7 @@ pub fn open(
         maps,
         sealed,
         unread,
+        mark_slot: mark.slot,
         segment,
         segment_bytes: sizes.first,
         salt,

@@ -109,7 +109,7 @@ impl<'a> Walk<'a> {
                 if whole {
                     self.next_seq = rewritten.next_seq;
                     self.checksum = rewritten.last_checksum;
-                    self.durable_seq = rewritten.next_seq.saturating_sub(1);
+                    self.durable_seq = self.durable_seq.max(rewritten.next_seq.saturating_sub(1));
                     self.epoch = self.header.epoch; // of the last one that it replaces, all of which may have gone
                 }
                 whole
@@ -168,6 +168,8 @@ pub struct Rewriter<'a> {
     written: usize,
     open: Option<OpenBatch>,
     checksum: u32,
+    /// Known to be on disk: what was dropped here relies on it.
+    durable_seq: u64,
     index: IndexBuilder,
 }
 
@@ -181,8 +183,9 @@ struct OpenBatch {
 }
 
 impl<'a> Rewriter<'a> {
-    /// `header.rewritten` is filled in at the end.
-    pub fn new(storage: &'a dyn Storage, header: SegmentHeader) -> io::Result<Rewriter<'a>> {
+    /// `header.rewritten` is filled in at the end. `durable_seq` is known to be on disk: records may be left out because
+    /// of newer ones up to there.
+    pub fn new(storage: &'a dyn Storage, header: SegmentHeader, durable_seq: u64) -> io::Result<Rewriter<'a>> {
         storage.create(FileName::Staged, HEADER_BYTES as u64)?;
         Ok(Rewriter {
             storage,
@@ -191,6 +194,7 @@ impl<'a> Rewriter<'a> {
             written: HEADER_BYTES,
             open: None,
             checksum: header.previous_checksum,
+            durable_seq,
             index: IndexBuilder::default(),
         })
     }
@@ -239,7 +243,7 @@ impl<'a> Rewriter<'a> {
             body_bytes: body.len() as u32,
             salt: self.header.salt,
             first_seq: open.first_seq,
-            durable_seq: open.last_seq,
+            durable_seq: self.durable_seq.max(open.last_seq),
             epoch: open.epoch,
             previous_checksum: self.checksum,
             body_checksum: crc32c::crc32c(body),
@@ -265,6 +269,7 @@ impl<'a> Rewriter<'a> {
         self.close_batch()?;
         self.flush()?;
         let bytes = self.written as u32;
+        let names_durable = bytes as usize > HEADER_BYTES;
         self.header.epoch = epoch;
         self.header.rewritten = Some(Rewritten { bytes, next_seq, last_checksum });
         self.storage.write(FileName::Staged, 0, &self.header.encode())?;
@@ -275,7 +280,7 @@ impl<'a> Rewriter<'a> {
             salt: self.header.salt,
             first_seq: self.header.first_seq,
             next_seq,
-            durable_seq: next_seq - 1,
+            durable_seq: if names_durable { self.durable_seq.max(next_seq - 1) } else { next_seq - 1 },
             last_checksum,
             end: bytes,
             epoch,

@@ -60,7 +60,7 @@ impl Compaction {
 
 impl Shard {
     pub(super) fn compaction_deadline_us(&self) -> Option<u64> {
-        let waits = matches!(self.compaction.phase, Phase::Idle) && !self.log.sealed().is_empty();
+        let waits = matches!(self.compaction.phase, Phase::Idle) && !self.log.sealed().is_empty() && !self.is_fenced();
         waits.then_some(self.compaction.next_look_us + COMPACTION_IDLE_US)
     }
 
@@ -72,7 +72,8 @@ impl Shard {
         self.compaction.phase = match std::mem::take(&mut self.compaction.phase) {
             Phase::Idle => self.look(),
             Phase::LookingUp { rewrite, at } => self.look_up(rewrite, at),
-            Phase::WaitingForDisk { rewrite, seq } if self.log.durable_seq() >= seq => {
+            Phase::WaitingForDisk { mut rewrite, seq } if self.log.durable_seq() >= seq => {
+                rewrite.durable_seq = seq;
                 self.log.enqueue(Job::Rewrite(rewrite));
                 Phase::Rewriting
             }
@@ -123,7 +124,7 @@ impl Shard {
         let sources = candidates[range.clone()].iter().zip(&drops[range]).map(source).collect();
         let keep_deletes_from = Version(self.now_us.saturating_sub(TOMBSTONE_RETENTION_US));
         let output = self.log.number();
-        Phase::LookingUp { rewrite: Rewrite { output, sources, older, keep_deletes_from }, at: 0 }
+        Phase::LookingUp { rewrite: Rewrite { output, sources, older, durable_seq: 0, keep_deletes_from }, at: 0 }
     }
 
     /// Of which tables a segment's history may be dropped. `newer` gathers the bytes of history in newer segments.

@@ -105,7 +105,7 @@ fn run_jobs(shard: &mut Shard, disk: &Disk, mut now_us: u64, turns_max: usize) -
         }
         shard.end_turn();
         quiet = if rests { quiet + 1 } else { 0 };
-        if quiet > 4 || shard.damage().is_some() {
+        if quiet > 8 || shard.damage().is_some() {
             break;
         }
     }

@@ -21,13 +21,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use world::World;
 
-const IMAGES: u64 = 200_000;
+const IMAGES: u64 = 150_000;
 const THREADS: usize = 2;
 /// Violations after which it is no use to go on.
 const VIOLATIONS_MAX: usize = 10;
 /// A run of at least so many images has met all of [`MUST_HAPPEN`], or it shows nothing.
-const IMAGES_TO_MEET_ALL: u64 = 150_000;
-const MUST_HAPPEN: [&str; 11] = [
+const IMAGES_TO_MEET_ALL: u64 = 100_000;
+const MUST_HAPPEN: [&str; 12] = [
     "acknowledgements",
     "failed flushes",
     "failed jobs",
@@ -39,6 +39,7 @@ const MUST_HAPPEN: [&str; 11] = [
     "refused: exists",
     "removals",
     "rewrites",
+    "scrubs",
 ];
 /// Wall time at which every world begins, in microseconds since 1970.
 const START_US: u64 = 1_700_000_000_000_000;
