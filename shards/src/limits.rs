@@ -112,6 +112,8 @@ pub const SCAN_CHUNK_RECORDS: usize = 512;
 pub const BATCH_BYTES_MAX: usize = 2 << 20;
 /// Bytes appended but not yet flushed before writes wait: beyond it commit times grow without bound.
 pub const UNSYNCED_BYTES_MAX: usize = 8 << 20;
+/// A segment that holds a header: what a start makes do with on a full disk.
+pub const SEGMENT_BYTES_LEAST: usize = 4 << 10;
 /// Default for [`SegmentSizes::first`].
 pub const SEGMENT_BYTES_FIRST: usize = 4 << 20;
 /// Default for [`SegmentSizes::max`].

@@ -10,7 +10,7 @@ use super::job::{check, read_index};
 use super::mark::{self, Mark};
 use super::segment::{Found, Walk};
 use super::{Log, Sealed, Start};
-use crate::limits::SegmentSizes;
+use crate::limits::{SEGMENT_BYTES_LEAST, SegmentSizes};
 use crate::progress::Progress;
 use crate::storage::{FileName, Mapped, Storage};
 use std::collections::{BTreeMap, VecDeque};
@@ -304,7 +304,13 @@ pub fn open(
         FileName::Mark | FileName::Staged => None,
     });
     let segment = highest.max().unwrap_or(0) + 1;
-    let map = storage.create(FileName::Segment(segment), sizes.first as u64)?;
+    let create = |bytes: usize| storage.create(FileName::Segment(segment), bytes as u64);
+    let map = match create(sizes.first) {
+        // On a full disk there is room for the header at least: reads are served, and writes once there is space.
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => create(SEGMENT_BYTES_LEAST)?,
+        created => created?,
+    };
+    let segment_bytes = map.bytes().len();
     let header = SegmentHeader {
         shard,
         segment,
@@ -368,7 +374,7 @@ pub fn open(
         unread,
         mark_slot: mark.slot,
         segment,
-        segment_bytes: sizes.first,
+        segment_bytes,
         salt,
     };
     Ok((Log::new(start, sizes), recovery))
