@@ -275,6 +275,7 @@ fn a_damaged_source_is_refused_with_file_and_offset() {
             refused(&tool(&verb), 65, &words);
         }
         assert_eq!(header.first_seq, 1);
+        fs::write(&segment, &whole).unwrap();
         // Cut off where batches end: only the mark file knows that there was more.
         let mut cut = whole.clone();
         let half = survey_of(&place.path(from), 0).segments[0].index.end().end as usize / 2;
@@ -351,7 +352,11 @@ fn everything() -> Vec<(String, Cbor)> {
     let mut all: Vec<(String, Cbor)> = any
         .into_iter()
         .enumerate()
-        .map(|(n, any)| (format!("Everything/any-{n:02}"), map(&[("any", any.clone()), ("undeclared", any)])))
+        .map(|(n, any)| {
+            // The large ones would be too large twice.
+            let undeclared = if matches!(n, 23 | 24) { Cbor::Null } else { any.clone() };
+            (format!("Everything/any-{n:02}"), map(&[("any", any), ("undeclared", undeclared)]))
+        })
         .collect();
     all.push((
         "Everything/typed".into(),

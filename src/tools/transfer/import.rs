@@ -180,18 +180,22 @@ impl Import {
     fn record(&mut self, item: &[u8]) -> Result<(TableId, Body), String> {
         let Parts { table, id, value } = Parts::of(self.form, item)?;
         let table = table.ok_or("table is missing")?;
-        let table = match self.form {
-            // Most names stand there as they are.
-            Form::Ndjson if table.len() > 2 && !table.contains(&b'\\') => plain(&table[1..table.len() - 1]),
-            _ => None,
-        }
-        .map_or_else(|| self.decode_text(table), |name| Ok(name.to_owned()))?;
-        let Some(Table { id: table, codec, definition }) = self.tables.get(&table) else {
-            return Err(format!("the app has no table {table:?}"));
+        let decoded;
+        let name = match self.plain(table) {
+            Some(name) => name,
+            None => {
+                decoded = self.decode_text(table)?;
+                &decoded
+            }
+        };
+        let Some(Table { id: table, codec, definition }) = self.tables.get(name) else {
+            return Err(format!("the app has no table {name:?}"));
         };
         let (table, codec) = (*table, *codec);
         let mut bytes = Vec::with_capacity(item.len());
-        if let Some(id) = id {
+        if let Some(text) = id.and_then(|id| self.plain(id)) {
+            codec.encode_text(text, &mut bytes).map_err(|error| format!("id: {error}"))?;
+        } else if let Some(id) = id {
             self.scratch.clear();
             self.decoder.decode(self.form.format(), id, &mut self.scratch).map_err(|error| format!("id: {error}"))?;
             encode_key(codec, &self.scratch, &mut bytes)?;
@@ -216,6 +220,13 @@ impl Import {
         let key_bytes = bytes.len();
         bytes.extend_from_slice(&self.scratch);
         Ok((table, Body::from_parts(bytes, key_bytes)))
+    }
+
+    /// Text that stands in the input as it is: most names and keys do.
+    fn plain<'a>(&self, value: &'a [u8]) -> Option<&'a str> {
+        let [b'"', text @ .., b'"'] = value else { return None };
+        let is_plain = self.form == Form::Ndjson && text.iter().all(|byte| *byte >= 0x20 && !b"\"\\".contains(byte));
+        std::str::from_utf8(text).ok().filter(|_| is_plain)
     }
 
     fn decode_text(&mut self, text: &[u8]) -> Result<String, String> {
@@ -303,10 +314,6 @@ impl Form {
             Form::Cbor => Format::Cbor,
         }
     }
-}
-
-fn plain(name: &[u8]) -> Option<&str> {
-    std::str::from_utf8(name).ok()
 }
 
 /// Appends the encoded form of a key that stands in a canonical document.
