@@ -510,7 +510,7 @@ fn bad_lines_are_named_and_the_others_imported() {
     stop(server);
     let output = tool(&["export", &place.text("app"), "--data", &place.text("data"), "--output", &place.text("out")]);
     fine(&output);
-    assert_eq!(said(&output), "exported 299997 records\n");
+    assert!(said(&output).ends_with("exported 299997 records\n"), "{}", said(&output));
 }
 
 #[test]

@@ -93,6 +93,7 @@ pub fn restore(source: &Path, data: &Path) -> Result<Summary, ToolError> {
         Err(_) => None,
     };
     must_be_free(data)?;
+    let is_new = !data.exists();
     fs::create_dir_all(data).map_err(ToolError::io(data))?;
     let lock_path = data.join(LOCK);
     let own_lock = File::create(&lock_path).map_err(ToolError::io(&lock_path))?;
@@ -116,6 +117,9 @@ pub fn restore(source: &Path, data: &Path) -> Result<Summary, ToolError> {
         // Give the space back, so that it can be tried again; the error is what matters.
         let _ = fs::remove_dir_all(&staged);
         let _ = fs::remove_file(&lock_path);
+        if is_new {
+            let _ = fs::remove_dir(data);
+        }
     }
     result
 }
@@ -236,6 +240,8 @@ impl ShardCopy<'_> {
     /// Copies until what is there makes a whole log.
     fn run(&mut self) -> Result<Survey, ToolError> {
         let mut before = None;
+        let why = io::Error::other(format!("its files were changing in each of {LISTINGS_MAX} listings"));
+        let mut verdict = ToolError::Io(self.from.clone(), why);
         for _ in 0..LISTINGS_MAX {
             let listed = match self.pass() {
                 Ok(listed) => listed,
@@ -245,13 +251,16 @@ impl ShardCopy<'_> {
             match recover::survey(&self.target, self.shard, &Progress::default()) {
                 Ok(survey) => return Ok(survey),
                 Err(RecoveryError::Io(error)) => return Err(ToolError::Io(self.to.clone(), error)),
-                // A listing that was made while files came and went may have missed some.
-                Err(_) if before.as_ref() != Some(&listed) => before = Some(listed),
-                Err(error) => return Err(ToolError::log(&self.from, error)),
+                Err(error) => {
+                    // A listing that was made while files came and went may have missed some.
+                    verdict = ToolError::log(&self.from, error);
+                    if before.replace(listed.clone()) == Some(listed) {
+                        break;
+                    }
+                }
             }
         }
-        let error = io::Error::other(format!("its files were changing in each of {LISTINGS_MAX} listings"));
-        Err(ToolError::Io(self.from.clone(), error))
+        Err(verdict)
     }
 
     /// Lists the shard and copies what is not copied yet. Gives the listing.
@@ -363,17 +372,15 @@ impl ShardCopy<'_> {
         written.map_err(|error| self.failed(&path, error))
     }
 
-    /// Copies a file that does not change.
+    /// Copies a file that does not change, without its permissions: a backup may be kept where nobody can write.
     fn copy_file(&self, file: FileName) -> Result<(), Setback> {
-        let (from, to) = (self.source.path(file), self.target.path(file));
-        let bytes = match fs::copy(&from, &to) {
-            Ok(bytes) => bytes,
-            // `copy` does not say which of the two it was that failed.
-            Err(error) if !from.exists() => return Err(self.setback(file, error)),
-            Err(error) => return Err(self.failed(&to, error)),
-        };
-        self.progress.add(bytes);
-        File::open(&to).and_then(|copied| copied.sync_all()).map_err(|error| self.failed(&to, error))
+        let to = self.target.path(file);
+        let mut source = File::open(self.source.path(file)).map_err(|error| self.setback(file, error))?;
+        let mut target = File::create(&to).map_err(|error| self.failed(&to, error))?;
+        // Which of the two has failed is not said; a full disk is the likelier reason. Shares blocks where it can.
+        let copied = io::copy(&mut source, &mut target).and_then(|bytes| target.sync_all().map(|()| bytes));
+        self.progress.add(copied.map_err(|error| self.failed(&to, error))?);
+        Ok(())
     }
 
     /// Copies a segment that may be being appended to, up to its last whole batch.
