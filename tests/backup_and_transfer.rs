@@ -130,7 +130,7 @@ fn writers(
         let known = Arc::new(Acknowledged((0..KEYS).map(|_| AtomicU64::new(0)).collect()));
         let (own, stop) = (known.clone(), stop.clone());
         let body = move || {
-            if number % 2 == 0 {
+            if number.is_multiple_of(2) {
                 let mut client = Mqtt::open(mqtt, 4, &format!("writer-{number}"));
                 let put = |key: &str, body: &[u8], count: u64| {
                     client.put(&format!("Load/{key}"), body, (count % 65_535 + 1) as u16);
