@@ -18,7 +18,7 @@ use shards::log::format::{ALIGNMENT, BATCH_MAGIC, BatchHeader, HEADER_BYTES, Seg
 use shards::log::recover::{self, RecoveryError, Survey};
 use shards::log::segment::Walk;
 use shards::log::{job, mark};
-use shards::manifest::{DataError, Manifest, shard_path};
+use shards::manifest::{DataDirectory, DataError, Manifest, shard_folder};
 use shards::progress::Progress;
 use shards::storage::{Directory, FileName, Storage};
 use std::collections::BTreeMap;
@@ -55,7 +55,7 @@ impl std::fmt::Display for Summary {
 
 /// Copies the data directory `data`, on which a server may be running, to the new folder `target`.
 pub fn backup(data: &Path, target: &Path) -> Result<Summary, ToolError> {
-    let manifest = Manifest::read(data)?;
+    let manifest = DataDirectory::peek(data)?;
     must_be_free(target)?;
     let name = target.file_name().ok_or_else(|| refused(target, "is not the name of a new folder"))?;
     let parent = match target.parent() {
@@ -83,7 +83,7 @@ pub fn backup(data: &Path, target: &Path) -> Result<Summary, ToolError> {
 
 /// Copies a backup, or the data directory of a server that has stopped, to the new data directory `data`.
 pub fn restore(source: &Path, data: &Path) -> Result<Summary, ToolError> {
-    let manifest = Manifest::read(source)?;
+    let manifest = DataDirectory::peek(source)?;
     // A backup has no lock. Where there is one, a server must not be using it.
     let _source_lock = match File::open(source.join(LOCK)) {
         Ok(file) => {
@@ -104,7 +104,7 @@ pub fn restore(source: &Path, data: &Path) -> Result<Summary, ToolError> {
         .and_then(|_| copy(source, &staged, &manifest, true))
         .and_then(|summary| {
             // The manifest last: with it the data directory is complete.
-            let shards = (0..manifest.shards).map(|shard| shard_path(&staged, shard));
+            let shards = (0..manifest.shards).map(|shard| shard_path(&staged, &manifest, shard));
             for path in shards.chain([staged.join(MANIFEST)]) {
                 let to = data.join(path.file_name().unwrap_or_default());
                 fs::rename(&path, &to).map_err(ToolError::io(&to))?;
@@ -136,6 +136,10 @@ fn lock(file: &File, directory: &Path) -> Result<(), ToolError> {
     }
 }
 
+fn shard_path(data: &Path, manifest: &Manifest, shard: u16) -> PathBuf {
+    data.join(shard_folder(shard, manifest.layout))
+}
+
 /// A new folder, or an empty one.
 fn must_be_free(path: &Path) -> Result<(), ToolError> {
     match fs::read_dir(path) {
@@ -152,8 +156,9 @@ fn must_be_free(path: &Path) -> Result<(), ToolError> {
 fn copy(from: &Path, to: &Path, manifest: &Manifest, new_epoch: bool) -> Result<Summary, ToolError> {
     let progress = Arc::new(Progress::default());
     let shown = Shown::start("copying", progress.clone());
-    let folders: Vec<_> =
-        (0..manifest.shards).map(|shard| (shard, shard_path(from, shard), shard_path(to, shard))).collect();
+    let folders: Vec<_> = (0..manifest.shards)
+        .map(|shard| (shard, shard_path(from, manifest, shard), shard_path(to, manifest, shard)))
+        .collect();
     for (_, from, _) in &folders {
         let entries = fs::read_dir(from).map_err(ToolError::io(from))?;
         progress.expect(entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|file| file.len()).sum());
@@ -182,7 +187,8 @@ fn copy(from: &Path, to: &Path, manifest: &Manifest, new_epoch: bool) -> Result<
         file.sync_all()
     });
     written.map_err(ToolError::io(&path))?;
-    if Manifest::read(to)?.shards != manifest.shards {
+    let copied = DataDirectory::peek(to)?;
+    if (copied.shards, copied.layout) != (manifest.shards, manifest.layout) {
         return Err(refused(from, "was given another number of shards meanwhile; try again"));
     }
     Ok(summary)
@@ -194,7 +200,7 @@ fn read_in_full(data: &Path, named: &Path, manifest: &Manifest, what: &'static s
     let _shown = Shown::start(what, progress.clone());
     let mut summary = Summary { shards: manifest.shards, ..Summary::default() };
     for shard in 0..manifest.shards {
-        let (path, named) = (shard_path(data, shard), shard_path(named, shard));
+        let (path, named) = (shard_path(data, manifest, shard), shard_path(named, manifest, shard));
         let survey = survey(&path, &named, shard)?;
         progress.expect(survey.segments.iter().map(|sound| u64::from(sound.index.end().end)).sum());
         for sound in &survey.segments {

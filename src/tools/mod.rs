@@ -36,7 +36,6 @@ impl ToolError {
             ToolError::Refused(_) => 2,
             ToolError::Damaged { .. } | ToolError::Data(DataError::Unreadable(..)) => 65,
             ToolError::Io(..) | ToolError::Data(DataError::Io(..)) => 74,
-            ToolError::Data(DataError::Shards { .. }) => 2,
             ToolError::Server(error) => error.exit_code(),
             ToolError::Data(_) | ToolError::BadInput => 1,
         }

@@ -64,8 +64,8 @@ struct Exported {
 
 /// Writes the records of an app's tables (`names`: of these only) to a file or to standard output. Gives their number.
 pub fn export(data: &Path, app: &App, names: &[String], form: Form, output: Option<&Path>) -> Result<u64, ToolError> {
-    Manifest::read(data)?; // opening would make a new data directory
-    let data = DataDirectory::open(data, None, 1)?;
+    DataDirectory::peek(data)?; // opening would make a new data directory
+    let data = DataDirectory::open(data, 1)?;
     let tables = chosen(&data.manifest, app, names)?;
     let progress = Arc::new(Progress::default());
     let shown = Shown::start("reading the log", progress.clone());

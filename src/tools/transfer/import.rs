@@ -17,9 +17,8 @@ use shards::command::{Completion, ConnectionRef, Operation, Outcome, Refusal, To
 use shards::document::{Reader, Token as Piece, attribute};
 use shards::event::Body;
 use shards::key::KeyCodec;
-use shards::limits::SHARDS_MAX;
 use shards::link::{Wake, mesh};
-use shards::manifest::{DataDirectory, shard_path};
+use shards::manifest::DataDirectory;
 use shards::progress::Progress;
 use shards::scan::owner;
 use shards::schema::{TableDef, TableId};
@@ -28,7 +27,7 @@ use shards::storage::{Directory, StorageRequest};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -83,21 +82,21 @@ struct Import {
     tables: HashMap<String, Table>,
     shards: Vec<Shard>,
     directories: Vec<Directory>,
-    folder: PathBuf,
     document_bytes_max: usize,
     started: Instant,
     decoder: Decoder,
     scratch: Vec<u8>,
     summary: Summary,
-    /// Keeps servers out.
-    _data: DataDirectory,
+    /// Its lock keeps servers out.
+    data: DataDirectory,
 }
 
 impl Import {
     fn open(settings: &Settings, app: App, form: Form) -> Result<Import, ToolError> {
-        let folder = settings.data.directory.clone();
-        let default_shards = crate::reactor::allowed_cores().len().clamp(1, SHARDS_MAX) as u16;
-        let mut data = DataDirectory::open(&folder, settings.shards.count, default_shards)?;
+        let mut data = server::open_data(settings).map_err(|error| match error {
+            ServerError::Data(error) => ToolError::Data(error),
+            error => ToolError::Server(error),
+        })?;
         let ids = data.register(app.tables.iter())?;
         let tables: Vec<(TableId, Arc<TableDef>)> = ids.into_iter().zip(app.tables.into_iter().map(Arc::new)).collect();
         let count = usize::from(data.manifest.shards);
@@ -121,14 +120,13 @@ impl Import {
             tables: tables.into_iter().map(table).collect(),
             shards,
             directories,
-            folder,
             // Patches may have made a record twice as large as a packet.
             document_bytes_max: 2 * limits.packet_bytes_max,
             started: Instant::now(),
             decoder: Decoder::default(),
             scratch: Vec::new(),
             summary: Summary::default(),
-            _data: data,
+            data,
         })
     }
 
@@ -252,7 +250,7 @@ impl Import {
                 if let Err(error) = result
                     && is_needed
                 {
-                    return Err(ToolError::Io(shard_path(&self.folder, shard.index()), error));
+                    return Err(ToolError::Io(self.data.shard_path(shard.index()), error));
                 }
             }
             while let Some(completion) = shard.completion() {
@@ -275,11 +273,11 @@ impl Import {
             }
             Outcome::Refused(Refusal::DiskFull) => {
                 let error = io::Error::from(io::ErrorKind::StorageFull);
-                return Err(ToolError::Io(self.folder.clone(), error));
+                return Err(ToolError::Io(self.data.shard_path(0), error));
             }
             Outcome::Refused(Refusal::Damaged | Refusal::Fenced) => {
-                let damage = |shard: &Shard| Some((shard_path(&self.folder, shard.index()), shard.damage()?));
-                let error = || ToolError::Io(self.folder.clone(), io::Error::other("an earlier flush has failed"));
+                let damage = |shard: &Shard| Some((self.data.shard_path(shard.index()), shard.damage()?));
+                let error = || ToolError::Io(self.data.shard_path(0), io::Error::other("an earlier flush has failed"));
                 return Err(self.shards.iter().find_map(damage).map_or_else(error, |(path, at)| {
                     ToolError::damaged(&path, at.segment, at.offset, "what was acknowledged cannot be read")
                 }));
