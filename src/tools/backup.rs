@@ -6,7 +6,8 @@
 //! - The segment that is being appended to is copied up to its last whole batch. It has no index yet; that is how it is
 //!   told from the others.
 //! - Segments are copied newest first. A batch is written only when all before it are on disk, so that what is copied
-//!   later holds everything that comes before what was copied earlier: the chain of the copy has no gap.
+//!   later holds everything that comes before what was copied earlier: the chain of the copy has no gap. And what a
+//!   rewritten segment relies on was on disk before it was listed, hence before any newer segment was copied.
 //! - What the mark file names as flushed is read before anything else, the manifest after everything else: table numbers
 //!   are in it before records use them.
 //!
@@ -219,7 +220,7 @@ fn read_in_full(data: &Path, named: &Path, manifest: &Manifest, what: &'static s
 
 fn survey(path: &Path, named: &Path, shard: u16) -> Result<Survey, ToolError> {
     fs::metadata(path).map_err(ToolError::io(path))?;
-    recover::survey(&Directory::existing(path), shard, &Progress::default())
+    recover::survey(&Directory::existing(path), shard, 0, &Progress::default())
         .map_err(|error| ToolError::log(named, error))
 }
 
@@ -254,7 +255,7 @@ impl ShardCopy<'_> {
                 Err(Setback::Vanished) => continue,
                 Err(Setback::Failed(error)) => return Err(error),
             };
-            match recover::survey(&self.target, self.shard, &Progress::default()) {
+            match recover::survey(&self.target, self.shard, 0, &Progress::default()) {
                 Ok(survey) => return Ok(survey),
                 Err(RecoveryError::Io(error)) => return Err(ToolError::Io(self.to.clone(), error)),
                 Err(error) => {

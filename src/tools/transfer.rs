@@ -73,7 +73,7 @@ pub fn export(data: &Path, app: &App, names: &[String], form: Form, output: Opti
     for shard in 0..data.manifest.shards {
         let path = data.shard_path(shard);
         fs::metadata(&path).map_err(ToolError::io(&path))?;
-        let survey = recover::survey(&Directory::existing(&path), shard, &progress);
+        let survey = recover::survey(&Directory::existing(&path), shard, 0, &progress);
         shards.push((survey.map_err(|error| ToolError::log(&path, error))?, path));
     }
     drop(shown);
