@@ -5,6 +5,8 @@ use crate::app::App;
 use crate::diagnostic::Diagnostic;
 use crate::server;
 use crate::settings::{Address, Layers, LogFormat, LogSettings, Mode, SETTINGS, Settings};
+use crate::tools::transfer::{self, Form};
+use crate::tools::{ToolError, backup};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 use shards::schema::{Attribute, Kind, Role, TableDef};
 use std::io::Write;
@@ -22,6 +24,7 @@ Exit codes:
   0   fine
   1   failed while running
   2   wrong usage, settings or app
+  65  what is stored is damaged
   74  the disk failed";
 
 /// A real-time table server: REST, MQTT, WebSocket and SSE over one set of tables.
@@ -57,6 +60,52 @@ enum Verb {
     Check {
         /// Folder with config.yaml and schema.graphql
         app: PathBuf,
+    },
+    /// Copy the data directory (--data), on which a server may be running
+    ///
+    /// Everything acknowledged before the backup begins is in it. The copy is read in full before it is declared good.
+    Backup {
+        /// New folder
+        target: PathBuf,
+    },
+    /// Make a new data directory (--data) from a backup
+    Restore {
+        /// Folder that `backup` made, or the data directory of a server that has stopped
+        source: PathBuf,
+    },
+    /// Write records to a file, in the order of their keys; no server may be running on the data
+    ///
+    /// Each is a map of table (database.Table outside the database `data`), id, version and value. In JSON, dates are
+    /// {"$date":"2026-11-21T22:53:36.123Z"}, bytes {"$bytes":"base64"}, floats that are no numbers {"$float":"NaN"}, and
+    /// maps that look like these {"$map":[["name",value]]}.
+    Export {
+        /// Folder with config.yaml and schema.graphql [default: the built-in demo]
+        app: Option<PathBuf>,
+        /// Only this table; may be given several times
+        #[arg(long = "table", value_name = "TABLE")]
+        tables: Vec<String>,
+        /// Form of the records
+        #[arg(long, value_enum, default_value_t)]
+        format: Form,
+        /// File that is made or replaced [default: standard output]
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Write the records of a file to the data directory; no server may be running on it
+    ///
+    /// Records are what `export` writes; `version` is ignored, and where `id` is missing the key stands in `value`. The
+    /// server's part is done anew: records get new versions, and times that the server sets (@createdTime, @updatedTime,
+    /// the expiration of a table) count from the import. Records that exist are replaced. A record that breaks the
+    /// schema is reported with the number of its line, and the import goes on; the exit code is then 1.
+    Import {
+        /// Folder with config.yaml and schema.graphql [default: the built-in demo]; a single argument that is no folder
+        /// is the file
+        app: Option<PathBuf>,
+        /// File to read [default: -, standard input]
+        file: Option<PathBuf>,
+        /// Form of the records
+        #[arg(long, value_enum, default_value_t)]
+        format: Form,
     },
 }
 
@@ -99,11 +148,14 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
         }
     };
-    let (mode, app, is_check) = match &cli.verb {
-        None => (Mode::Dev, None, false),
-        Some(Verb::Dev { app }) => (Mode::Dev, app.as_deref(), false),
-        Some(Verb::Run { app }) => (Mode::Run, app.as_deref(), false),
-        Some(Verb::Check { app }) => (Mode::Run, Some(app.as_path()), true),
+    let (mode, app, verb) = match &cli.verb {
+        None => (Mode::Dev, None, None),
+        Some(Verb::Dev { app }) => (Mode::Dev, app.as_deref(), None),
+        Some(Verb::Run { app }) => (Mode::Run, app.as_deref(), None),
+        Some(verb @ Verb::Check { app }) => (Mode::Run, Some(app.as_path()), Some(verb)),
+        Some(verb @ Verb::Export { app, .. }) => (Mode::Run, app.as_deref(), Some(verb)),
+        Some(verb @ Verb::Import { app, file, .. }) => (Mode::Run, split_import(app, file).0, Some(verb)),
+        Some(verb @ (Verb::Backup { .. } | Verb::Restore { .. })) => (Mode::Run, None, Some(verb)),
     };
     let (app, settings) = match load(app, &cli, mode) {
         Ok(loaded) => loaded,
@@ -112,16 +164,64 @@ pub fn main() -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    if let Some(problem) = public_listener(&settings) {
+    let is_offline = !matches!(verb, None | Some(Verb::Check { .. }));
+    if let Some(problem) = public_listener(&settings).filter(|_| !is_offline) {
         print_error(&problem);
         return ExitCode::from(EXIT_USAGE);
     }
-    if is_check {
-        print_diagnostics(&app.warnings);
-        let _ = std::io::stdout().write_all(summary(&app).as_bytes());
-        return ExitCode::SUCCESS;
+    let Some(verb) = verb else { return serve(app, settings, mode) };
+    match work(verb, app, &settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            print_error(&error.to_string());
+            ExitCode::from(error.exit_code())
+        }
     }
-    serve(app, settings, mode)
+}
+
+/// What is done without a server.
+fn work(verb: &Verb, app: App, settings: &Settings) -> Result<(), ToolError> {
+    let data = settings.data.directory.as_path();
+    // Nobody may be reading what is said; the work is done all the same.
+    let mut said = std::io::stderr();
+    match verb {
+        Verb::Dev { .. } | Verb::Run { .. } => {}
+        Verb::Check { .. } => {
+            print_diagnostics(&app.warnings);
+            let _ = std::io::stdout().write_all(summary(&app).as_bytes());
+        }
+        Verb::Backup { target } => {
+            let copied = backup::backup(data, target)?;
+            let _ = writeln!(said, "backup of {} in {}: {copied}", data.display(), target.display());
+        }
+        Verb::Restore { source } => {
+            let copied = backup::restore(source, data)?;
+            let _ = writeln!(said, "{} restored from {}: {copied}", data.display(), source.display());
+        }
+        Verb::Export { tables, format, output, .. } => {
+            let count = transfer::export(data, &app, tables, *format, output.as_deref())?;
+            let _ = writeln!(said, "exported {count} records");
+        }
+        Verb::Import { app: first, file, format } => {
+            let file = split_import(first, file).1.filter(|file| *file != Path::new("-"));
+            let started = std::time::Instant::now();
+            let transfer::Summary { imported, refused } = transfer::import(settings, app, *format, file)?;
+            let seconds = started.elapsed().as_secs_f64();
+            let _ = writeln!(said, "imported {imported} records, refused {refused}, in {seconds:.1} s");
+            if refused > 0 {
+                return Err(ToolError::BadInput);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// App and file of an import: a single argument is the app if it is a folder.
+fn split_import<'a>(first: &'a Option<PathBuf>, second: &'a Option<PathBuf>) -> (Option<&'a Path>, Option<&'a Path>) {
+    match (first.as_deref(), second.as_deref()) {
+        (Some(file), None) if !file.is_dir() => (None, Some(file)),
+        both => both,
+    }
 }
 
 /// App and settings, or all problems of both.

@@ -11,5 +11,6 @@ pub mod reactor;
 pub mod server;
 pub mod settings;
 mod shard_thread;
+pub mod tools;
 mod wheel;
 mod yaml;

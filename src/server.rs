@@ -96,22 +96,8 @@ pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> 
     reactor::raise_descriptor_limit();
     let uring = choose_driver(settings.io.driver)?;
     let cores = reactor::allowed_cores();
-    let default_shards = cores.len().clamp(1, shards::limits::SHARDS_MAX) as u16;
-    let asked = settings.shards.count;
-    let mut data =
-        DataDirectory::open(&settings.data.directory, asked.unwrap_or(default_shards)).map_err(ServerError::Data)?;
-    let limits = Limits {
-        packet_bytes_max: settings.limits.packet_bytes_max,
-        outbox_bytes_max: settings.limits.outbox_bytes_max,
-        ..Limits::default()
-    };
-    if let Some(asked) = asked.filter(|asked| *asked != data.manifest.shards) {
-        let from = data.manifest.shards;
-        info!("rewriting the data directory for {asked} shards instead of {from}");
-        let progress = Arc::new(Progress::default());
-        let _shown = Shown::start("rewriting", progress.clone());
-        reshard(&mut data, asked, limits.segment_sizes(), &progress).map_err(ServerError::Reshard)?;
-    }
+    let limits = limits(&settings);
+    let mut data = open_data(&settings)?;
     let ids = data.register(app.tables.iter()).map_err(ServerError::Data)?;
     let tables: Vec<(TableId, Arc<TableDef>)> = ids.into_iter().zip(app.tables.into_iter().map(Arc::new)).collect();
     let count = data.manifest.shards;
@@ -155,6 +141,30 @@ pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> 
     Ok(())
 }
 
+pub(crate) fn limits(settings: &Settings) -> Limits {
+    Limits {
+        packet_bytes_max: settings.limits.packet_bytes_max,
+        outbox_bytes_max: settings.limits.outbox_bytes_max,
+        ..Limits::default()
+    }
+}
+
+/// Opens the data directory, with the number of shards that the settings ask for.
+pub(crate) fn open_data(settings: &Settings) -> Result<DataDirectory, ServerError> {
+    let default_shards = reactor::allowed_cores().len().clamp(1, shards::limits::SHARDS_MAX) as u16;
+    let asked = settings.shards.count;
+    let mut data =
+        DataDirectory::open(&settings.data.directory, asked.unwrap_or(default_shards)).map_err(ServerError::Data)?;
+    if let Some(asked) = asked.filter(|asked| *asked != data.manifest.shards) {
+        let from = data.manifest.shards;
+        info!("rewriting the data directory for {asked} shards instead of {from}");
+        let progress = Arc::new(Progress::default());
+        let _shown = Shown::start("rewriting", progress.clone());
+        reshard(&mut data, asked, limits(settings).segment_sizes(), &progress).map_err(ServerError::Reshard)?;
+    }
+    Ok(data)
+}
+
 /// What the main thread waits for.
 enum Event {
     Ready,
@@ -182,17 +192,17 @@ fn choose_driver(asked: Driver) -> Result<bool, ServerError> {
 }
 
 /// What all shards are opened with.
-struct Opening<'a> {
-    tables: &'a [(TableId, Arc<TableDef>)],
-    limits: Limits,
-    directories: &'a [Directory],
-    null_on_delete: bool,
+pub(crate) struct Opening<'a> {
+    pub tables: &'a [(TableId, Arc<TableDef>)],
+    pub limits: Limits,
+    pub directories: &'a [Directory],
+    pub null_on_delete: bool,
 }
 
 impl Opening<'_> {
     /// Recovers all shards at once. One whose data is damaged serves none of its records, unless `strict` says that
     /// nothing is to be served then.
-    fn open_shards(&self, links: Vec<Links>, strict: bool, health: &Health) -> Result<Vec<Shard>, ServerError> {
+    pub fn open_shards(&self, links: Vec<Links>, strict: bool, health: &Health) -> Result<Vec<Shard>, ServerError> {
         let progress = Arc::new(Progress::default());
         let _shown = Shown::start("reading the log", progress.clone());
         std::thread::scope(|scope| {

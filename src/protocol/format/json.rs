@@ -24,6 +24,17 @@ impl Default for Scratch {
 
 impl Scratch {
     pub fn decode(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
+        self.read(input, |nodes| {
+            write_tape(nodes, out).ok_or_else(|| format!("nested more than {DOCUMENT_DEPTH_MAX} levels deep"))
+        })
+    }
+
+    /// Parses the input and has what stands on the tape read.
+    pub fn read(
+        &mut self,
+        input: &[u8],
+        read: impl FnOnce(&[Node<'_>]) -> Result<(), String>,
+    ) -> Result<(), DecodeError> {
         let error = |what: String, at: usize| DecodeError { format: Format::Json, what, at };
         if input.iter().all(u8::is_ascii_whitespace) {
             return Err(error("expected a value, found nothing".into(), 0));
@@ -34,8 +45,7 @@ impl Scratch {
         let mut tape = std::mem::replace(&mut self.tape, Tape(Vec::new())).reset();
         let parsed = simd_json::fill_tape_padded(&mut self.input, input.len(), &mut self.buffers, &mut tape);
         let result = match parsed {
-            Ok(()) => write_tape(&tape.0, out)
-                .ok_or_else(|| error(format!("nested more than {DOCUMENT_DEPTH_MAX} levels deep"), 0)),
+            Ok(()) => read(&tape.0).map_err(|what| error(what, 0)),
             Err(failure) => {
                 let at = failure.index().min(input.len());
                 let found = input.get(at).map_or("the end".to_owned(), |byte| format!("`{}`", byte.escape_ascii()));
@@ -69,7 +79,7 @@ fn write_tape(nodes: &[Node<'_>], out: &mut Vec<u8>) -> Option<()> {
                 out.write_array(len as u32);
             }
             Node::Object { len, count } => {
-                if let Some(after) = write_buffer(nodes, at, len, out) {
+                if let Some(after) = buffer(nodes, at, len, out) {
                     at = after;
                     continue;
                 }
@@ -88,7 +98,7 @@ fn write_tape(nodes: &[Node<'_>], out: &mut Vec<u8>) -> Option<()> {
 }
 
 /// Reads `{"type":"Buffer","data":[bytes]}` as bytes; gives the place behind it.
-fn write_buffer(nodes: &[Node<'_>], at: usize, len: usize, out: &mut Vec<u8>) -> Option<usize> {
+pub(super) fn buffer(nodes: &[Node<'_>], at: usize, len: usize, out: &mut Vec<u8>) -> Option<usize> {
     let [Node::String("type"), Node::String("Buffer"), Node::String("data"), Node::Array { len: count, .. }, rest @ ..] =
         nodes.get(at + 1..)?
     else {

@@ -3,10 +3,12 @@
 
 mod cbor;
 mod json;
+mod lossless;
 
 use shards::document;
 
 pub use json::{write_float, write_json, write_json_text};
+pub use lossless::write_lossless;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -103,6 +105,12 @@ impl Decoder {
             out.truncate(start);
         }
         result
+    }
+
+    /// Appends the canonical form of what [`write_lossless`] wrote. Where it fails, `out` is left as it was.
+    pub fn decode_lossless(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
+        let start = out.len();
+        self.json.read(input, |nodes| lossless::read(nodes, out)).inspect_err(|_| out.truncate(start))
     }
 }
 
