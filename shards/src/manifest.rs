@@ -37,6 +37,8 @@ pub enum DataError {
     Format {
         found: u16,
     },
+    /// There are shards, but nothing says which tables are in them.
+    NoManifest(PathBuf),
     TooManyTables,
 }
 
@@ -48,6 +50,13 @@ impl std::fmt::Display for DataError {
             DataError::Unreadable(path, error) => write!(f, "{}: {error}", path.display()),
             DataError::Format { found } => {
                 write!(f, "the data directory has format {found}; this version reads format {FORMAT_VERSION}")
+            }
+            DataError::NoManifest(path) => {
+                write!(
+                    f,
+                    "{}: manifest.json is missing beside the data of shards; restore it from a backup",
+                    path.display()
+                )
             }
             DataError::TooManyTables => {
                 write!(f, "a data directory holds at most {TABLES_MAX} tables, dropped ones included")
@@ -82,6 +91,9 @@ impl DataDirectory {
         let manifest = match std::fs::read(&file) {
             Ok(text) => serde_json::from_slice(&text).map_err(|error| DataError::Unreadable(file, error))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if holds_shards(path).map_err(wrap(path))? {
+                    return Err(DataError::NoManifest(path.to_owned()));
+                }
                 Manifest { format: FORMAT_VERSION, shards, layout: 0, tables: Vec::new() }
             }
             Err(error) => return Err(DataError::Io(file, error)),
@@ -177,6 +189,15 @@ impl DataDirectory {
     pub(crate) fn path_in_layout(&self, shard: u16, layout: u32) -> PathBuf {
         self.path.join(shard_folder(shard, layout))
     }
+}
+
+fn holds_shards(path: &Path) -> io::Result<bool> {
+    for entry in std::fs::read_dir(path)? {
+        if entry?.file_name().to_str().is_some_and(|name| name.starts_with("shard-")) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The folder of a shard inside the data directory.

@@ -273,7 +273,7 @@ fn main() -> ExitCode {
     }
     for (seed, error) in &violations {
         println!("seed {seed}: {error}");
-        println!("    again: cargo test -p tablecast-shards --test simulation -- --seed {seed}");
+        println!("    again: cargo test -p {} --test simulation -- --seed {seed}", env!("CARGO_PKG_NAME"));
     }
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let happened: Vec<String> = counts.happened().iter().map(|(what, count)| format!("{count} {what}")).collect();
