@@ -98,7 +98,7 @@ impl Writers {
     /// A record like no other, of a key that may be known: every third one replaces another.
     fn next(&mut self) -> (String, Value) {
         self.count += 1;
-        let number = if self.count % 3 == 0 { self.count / 2 } else { self.count };
+        let number = if self.count.is_multiple_of(3) { self.count / 2 } else { self.count };
         (format!("k{number}"), json!({ "n": self.count, "pad": "x".repeat(PAD_BYTES) }))
     }
 
@@ -132,7 +132,7 @@ impl Writers {
     fn fill(&mut self, mut now_and_then: impl FnMut()) -> u64 {
         let (mut refused, mut written) = (0, 0);
         while refused < REFUSALS {
-            let is_put = self.count % 2 == 0;
+            let is_put = self.count.is_multiple_of(2);
             let is_written = match is_put {
                 true => match self.put().status {
                     204 => true,
