@@ -6,7 +6,7 @@ use crate::diagnostic::Diagnostic;
 use crate::server;
 use crate::settings::{Address, Layers, LogFormat, LogSettings, Mode, SETTINGS, Settings};
 use crate::tools::transfer::{self, Form};
-use crate::tools::{ToolError, backup};
+use crate::tools::{ToolError, backup, inspect, repair, verify};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 use shards::schema::{Attribute, Kind, Role, TableDef};
 use std::io::Write;
@@ -56,6 +56,20 @@ enum Verb {
         /// Folder with config.yaml and schema.graphql [default: the built-in demo]
         app: Option<PathBuf>,
     },
+    /// Read all data and say what of it is damaged; also while a server runs
+    Verify {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make damaged data usable again without what is lost; says what that is
+    Repair {
+        /// Do it; without this flag nothing is changed
+        #[arg(long)]
+        accept_loss: bool,
+    },
+    /// Show what the data directory holds; also while a server runs
+    Inspect(inspect::Asked),
     /// Check an app and the settings, say what is in the app, and exit
     Check {
         /// Folder with config.yaml and schema.graphql
@@ -155,7 +169,7 @@ pub fn main() -> ExitCode {
         Some(verb @ Verb::Check { app }) => (Mode::Run, Some(app.as_path()), Some(verb)),
         Some(verb @ Verb::Export { app, .. }) => (Mode::Run, app.as_deref(), Some(verb)),
         Some(verb @ Verb::Import { app, file, .. }) => (Mode::Run, split_import(app, file).0, Some(verb)),
-        Some(verb @ (Verb::Backup { .. } | Verb::Restore { .. })) => (Mode::Run, None, Some(verb)),
+        Some(verb) => (Mode::Run, None, Some(verb)),
     };
     let (app, settings) = match load(app, &cli, mode) {
         Ok(loaded) => loaded,
@@ -171,7 +185,7 @@ pub fn main() -> ExitCode {
     }
     let Some(verb) = verb else { return serve(app, settings, mode) };
     match work(verb, app, &settings) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             print_error(&error.to_string());
             ExitCode::from(error.exit_code())
@@ -179,13 +193,16 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// What is done without a server.
-fn work(verb: &Verb, app: App, settings: &Settings) -> Result<(), ToolError> {
+/// What is done without a server. Gives the exit code.
+fn work(verb: &Verb, app: App, settings: &Settings) -> Result<u8, ToolError> {
     let data = settings.data.directory.as_path();
     // Nobody may be reading what is said; the work is done all the same.
     let mut said = std::io::stderr();
     match verb {
         Verb::Dev { .. } | Verb::Run { .. } => {}
+        Verb::Verify { json } => return verify::run(data, *json),
+        Verb::Repair { accept_loss } => return repair::run(data, *accept_loss),
+        Verb::Inspect(asked) => return inspect::run(data, asked),
         Verb::Check { .. } => {
             print_diagnostics(&app.warnings);
             let _ = std::io::stdout().write_all(summary(&app).as_bytes());
@@ -213,7 +230,7 @@ fn work(verb: &Verb, app: App, settings: &Settings) -> Result<(), ToolError> {
             }
         }
     }
-    Ok(())
+    Ok(0)
 }
 
 /// App and file of an import: a single argument is the app if it is a folder.

@@ -1,8 +1,25 @@
-//! What can be done to a data directory without a server: `backup` and `restore`, `export` and `import`. Called by the
-//! command line.
+//! The verbs that work on a data directory without serving it. Called by the command line.
+//!
+//! | verb                | changes | while a server runs |
+//! |---------------------|---------|---------------------|
+//! | `verify`            | nothing | yes |
+//! | `repair`            | damaged shards, with `--accept-loss` | no: it takes the lock |
+//! | `inspect`           | nothing | yes |
+//! | `backup`, `restore` | see [`backup`] | |
+//! | `export`, `import`  | see [`transfer`] | |
+//!
+//! The first three read through [`snapshot`], which holds the files of a shard still; [`examine`] says what is wrong
+//! with them and what a repair would do, on top of [`salvage`], which reads segments behind damage.
 
 pub mod backup;
+pub mod data;
+pub mod examine;
+pub mod inspect;
+pub mod repair;
+pub mod salvage;
+pub mod snapshot;
 pub mod transfer;
+pub mod verify;
 
 use crate::server::ServerError;
 use shards::log::recover::RecoveryError;
