@@ -107,7 +107,7 @@ fn main() {
     let protocol = argument("protocol", "mqtt");
     tablecast::reactor::raise_descriptor_limit();
     let server = start();
-    tablecast::reactor::pin_to_core(1).expect("a second core");
+    tablecast::reactor::run_on(&[1]).expect("a second core");
     let mut poll = mio::Poll::new().expect("epoll");
     let mut streams: Vec<mio::net::TcpStream> = Vec::new();
     for number in 0..count {

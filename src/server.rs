@@ -57,7 +57,7 @@ impl ServerError {
     pub fn exit_code(&self) -> u8 {
         match self {
             ServerError::Driver(_) => 2,
-            ServerError::Data(DataError::Io(..))
+            ServerError::Data(DataError::Io(..) | DataError::NoShard(_) | DataError::NoManifest(_))
             | ServerError::Reshard(_)
             | ServerError::Recovery { .. }
             | ServerError::Disk(_) => 74,
@@ -95,7 +95,7 @@ struct Listening {
 pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> {
     reactor::raise_descriptor_limit();
     let uring = choose_driver(settings.io.driver)?;
-    let cores = reactor::allowed_cores();
+    let cores: Arc<[usize]> = reactor::allowed_cores().into();
     let limits = limits(&settings);
     let mut data = open_data(&settings)?;
     let ids = data.register(app.tables.iter()).map_err(ServerError::Data)?;
@@ -129,7 +129,15 @@ pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> 
     {
         let core = settings.shards.pin.then(|| cores[usize::from(shard.index()) % cores.len()]);
         let kinds = listeners.iter().map(|(own, _)| own.kind).collect();
-        let parts = Parts { shard, catalog: catalog.clone(), directory, wake, shared: shared.clone(), kinds };
+        let parts = Parts {
+            shard,
+            catalog: catalog.clone(),
+            directory,
+            wake,
+            shared: shared.clone(),
+            kinds,
+            cores: cores.clone(),
+        };
         let sockets = listeners.into_iter().map(|(_, socket)| socket).collect();
         threads.push(start_thread(parts, sockets, core, uring, sender.clone())?);
     }
@@ -337,7 +345,7 @@ fn start_thread(
     let name = format!("shard-{}", parts.shard.index());
     let body = move || {
         if let Some(core) = core
-            && let Err(error) = reactor::pin_to_core(core)
+            && let Err(error) = reactor::run_on(&[core])
         {
             warn!(shard = parts.shard.index(), core, "not pinned: {error}");
         }

@@ -9,6 +9,7 @@ use crate::reactor::{self, Commit, Completion, EventFd, Reactor, Slot};
 use crate::wheel::Wheel;
 use shards::command::{Completion as ShardCompletion, ConnectionRef};
 use shards::log::job::Done;
+use shards::log::mark::Mark;
 use shards::log::recover::Place;
 use shards::outbox::SendBuffer;
 use shards::shard::Shard;
@@ -58,6 +59,8 @@ pub struct Parts {
     pub shared: Arc<Shared>,
     /// What the connections of each listener speak.
     pub kinds: Vec<Kind>,
+    /// Cores on which work for the disk may run.
+    pub cores: Arc<[usize]>,
 }
 
 /// Why a thread cannot go on.
@@ -70,6 +73,7 @@ pub enum Failure {
 /// What comes back from threads that work for the disk.
 enum Background {
     Created(u32, io::Result<(Box<dyn Mapped>, Arc<File>)>),
+    Marked(io::Result<Mark>),
     Done(io::Result<Done>),
 }
 
@@ -82,6 +86,7 @@ pub struct ShardThread<R> {
     wake: Arc<EventFd>,
     shared: Arc<Shared>,
     kinds: Vec<Kind>,
+    cores: Arc<[usize]>,
     /// By slot index.
     connections: Vec<Option<Connection>>,
     open: usize,
@@ -96,6 +101,10 @@ pub struct ShardThread<R> {
     background: (mpsc::Sender<Background>, mpsc::Receiver<Background>),
     /// It has been said that something cannot be read.
     damage_is_known: bool,
+    /// It has been said that the disk is full.
+    no_room: bool,
+    /// It has been said that work on the log was put off.
+    work_fails: bool,
     stop_at_us: Option<u64>,
     finished: bool,
 }
@@ -107,7 +116,7 @@ pub fn now_us() -> u64 {
 
 impl<R: Reactor> ShardThread<R> {
     pub fn new(reactor: R, parts: Parts) -> ShardThread<R> {
-        let Parts { shard, catalog, directory, wake, shared, kinds } = parts;
+        let Parts { shard, catalog, directory, wake, shared, kinds, cores } = parts;
         ShardThread {
             reactor,
             shard,
@@ -117,6 +126,7 @@ impl<R: Reactor> ShardThread<R> {
             wake,
             shared,
             kinds,
+            cores,
             connections: Vec::new(),
             open: 0,
             wheel: Wheel::new(0),
@@ -125,6 +135,8 @@ impl<R: Reactor> ShardThread<R> {
             segments: Vec::new(),
             background: mpsc::channel(),
             damage_is_known: false,
+            no_room: false,
+            work_fails: false,
             stop_at_us: None,
             finished: false,
         }
@@ -132,6 +144,11 @@ impl<R: Reactor> ShardThread<R> {
 
     /// Turns until the server stops.
     pub fn run(mut self) -> Result<(), Failure> {
+        let active = self.shard.log().active_segment();
+        if active > 0 {
+            let file = self.directory.open_segment(active).map_err(Failure::Disk)?;
+            self.segments.push((active, Arc::new(file)));
+        }
         let mut completions = Vec::new();
         let mut due = Vec::new();
         let mut dirty = Vec::new();
@@ -151,9 +168,9 @@ impl<R: Reactor> ShardThread<R> {
             self.retry_starved();
             self.expire(&mut due);
             if self.drain() {
-                if let Some(job) = self.shard.last_job() {
+                if let Some(request) = self.shard.last_request() {
                     // Without it a start knows less of the last flush, and loses nothing.
-                    let _ = job.run(&self.directory);
+                    let _ = request.run(&self.directory);
                 }
                 return Ok(());
             }
@@ -291,6 +308,17 @@ impl<R: Reactor> ShardThread<R> {
         Ok(())
     }
 
+    /// Work that will be tried again has failed: said once, until something succeeds.
+    fn warn_of(&mut self, result: io::Result<()>) {
+        match result {
+            Err(error) if !std::mem::replace(&mut self.work_fails, true) => {
+                warn!("work on the log was put off and will be tried again: {error}");
+            }
+            Err(_) => {}
+            Ok(()) => self.work_fails = false,
+        }
+    }
+
     fn report_damage(&mut self) {
         let Some(place) = self.shard.damage().filter(|_| !self.damage_is_known) else { return };
         self.damage_is_known = true;
@@ -310,13 +338,20 @@ impl<R: Reactor> ShardThread<R> {
                     map
                 });
                 if let Err(error) = self.shard.storage_complete(StorageCompletion::Created { segment, result }) {
-                    warn!("no room for another log segment: {error}; writes are refused until there is");
+                    if !std::mem::replace(&mut self.no_room, true) {
+                        warn!("no room for another log segment: {error}; writes are refused until there is");
+                    }
+                } else if std::mem::take(&mut self.no_room) {
+                    info!("there is room for another log segment; writes are taken again");
                 }
             }
+            Background::Marked(result) => {
+                let result = self.shard.storage_complete(StorageCompletion::Marked(result));
+                self.warn_of(result);
+            }
             Background::Done(result) => {
-                if let Err(error) = self.shard.storage_complete(StorageCompletion::Done(result)) {
-                    warn!("work on the log was put off: {error}");
-                }
+                let result = self.shard.storage_complete(StorageCompletion::Done(result));
+                self.warn_of(result);
             }
         }
     }
@@ -464,10 +499,17 @@ impl<R: Reactor> ShardThread<R> {
                     };
                     self.in_background(work, move |created| Background::Created(segment, created));
                 }
+                request @ StorageRequest::Mark { .. } => {
+                    let work = move |directory: &Directory| match request.run(directory) {
+                        StorageCompletion::Marked(result) => result,
+                        _ => Err(io::Error::other("a mark is answered with a mark")),
+                    };
+                    self.in_background(work, Background::Marked);
+                }
                 StorageRequest::Job(job) => {
                     let work = move |directory: &Directory| {
                         reactor::give_way();
-                        job.run(directory)
+                        job.run(&directory.giving_way())
                     };
                     self.in_background(work, Background::Done);
                 }
@@ -491,7 +533,14 @@ impl<R: Reactor> ShardThread<R> {
             }
         };
         let name = format!("disk-{}", self.shard.index());
-        let body = move || tell(sender, wake, answer(work(&directory)));
+        let cores = self.cores.clone();
+        let body = move || {
+            // Not on this shard's core, unless it is the only one. Where that is refused it works as well.
+            let _ = reactor::run_on(&cores);
+            // A shard that never hears of its work would wait for ever.
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&directory)));
+            tell(sender, wake, answer(done.unwrap_or_else(|_| Err(io::Error::other("a panic")))));
+        };
         if let Err(error) = std::thread::Builder::new().name(name).spawn(body) {
             let (sender, wake, answer) = refuse;
             tell(sender, wake, answer(Err(error)));

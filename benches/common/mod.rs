@@ -192,11 +192,15 @@ impl Engine {
                 };
                 Background::Created(segment, create())
             }),
+            request @ StorageRequest::Mark { .. } => {
+                let completion = request.run(&self.directory);
+                self.shard.storage_complete(completion).expect("the mark is written");
+            }
             StorageRequest::Job(job) => {
                 self.is_rewriting = matches!(job, Job::Rewrite(_));
                 self.in_background(move |directory| {
                     reactor::give_way();
-                    Background::Done(job.run(directory))
+                    Background::Done(job.run(&directory.giving_way()))
                 });
             }
         }

@@ -26,7 +26,7 @@ impl Default for Limits {
 pub struct SegmentSizes {
     /// First segment after start: small, because it is zero-filled before the server is ready.
     pub first: usize,
-    /// Later segments are an eighth of the log, between the first and this.
+    /// Later segments are a part of the log ([`SEGMENT_SHARE`]), between the first and this.
     pub max: usize,
     /// Logs up to this size are read whole at start; of larger ones the indexes, and the data afterwards, segment by
     /// segment.
@@ -119,7 +119,9 @@ pub const SEGMENT_BYTES_FIRST: usize = 4 << 20;
 /// Default for [`SegmentSizes::max`].
 pub const SEGMENT_BYTES_MAX: usize = 64 << 20;
 /// A new segment is at most this part of the log: what is preallocated must not dwarf what is stored.
-pub const SEGMENT_SHARE: usize = 8;
+pub const SEGMENT_SHARE: usize = 16;
+/// Makes another salt of one: an odd number with no pattern.
+pub const SALT_FACTOR: u64 = 6_364_136_223_846_793_005;
 /// Time between two attempts to make a segment while the disk is full.
 pub const SEGMENT_RETRY_US: u64 = 1_000_000;
 /// Time between two refreshes of the mark file: damage to what was flushed since cannot be told from a torn tail.
@@ -143,8 +145,10 @@ pub const COMPACTION_INTERVAL_US: u64 = 1_000_000;
 pub const COMPACTION_IDLE_US: u64 = 30_000_000;
 /// Records that one turn looks up for a compaction: some ten microseconds.
 pub const COMPACTION_RECORDS_PER_TURN: usize = 64;
-/// Bytes that a rewritten segment is flushed in: the disk must be free for commits in between.
-pub const REWRITE_BYTES: usize = 1 << 20;
+/// Bytes that a rewritten segment is written in: the disk must be free for commits in between.
+pub const REWRITE_BYTES: usize = 64 << 10;
+/// Writing them may keep the disk busy for one part in this many of the time.
+pub const WRITE_BEHIND_SHARE: u32 = 5;
 /// Records that one turn removes because they have expired.
 pub const EXPIRED_PER_TURN: usize = 256;
 /// Default for [`SegmentSizes::read_at_start`]: some tens of milliseconds.

@@ -37,6 +37,8 @@ pub enum DataError {
     Format {
         found: u16,
     },
+    /// A shard has no directory, though others have data.
+    NoShard(PathBuf),
     /// There are shards, but nothing says which tables are in them.
     NoManifest(PathBuf),
     TooManyTables,
@@ -50,6 +52,9 @@ impl std::fmt::Display for DataError {
             DataError::Unreadable(path, error) => write!(f, "{}: {error}", path.display()),
             DataError::Format { found } => {
                 write!(f, "the data directory has format {found}; this version reads format {FORMAT_VERSION}")
+            }
+            DataError::NoShard(path) => {
+                write!(f, "{} is missing, with all its records; restore it from a backup", path.display())
             }
             DataError::NoManifest(path) => {
                 write!(
@@ -81,6 +86,9 @@ impl DataDirectory {
             move |error| DataError::Io(path, error)
         };
         std::fs::create_dir_all(path).map_err(wrap(path))?;
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            File::open(parent).and_then(|parent| parent.sync_all()).map_err(wrap(parent))?;
+        }
         let lock = File::create(path.join("lock")).map_err(wrap(path))?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -103,7 +111,12 @@ impl DataDirectory {
         }
         let data = DataDirectory { path: path.to_owned(), manifest, _lock: lock };
         data.remove_other_layouts().map_err(wrap(path))?;
-        Ok(data)
+        // All directories are made before the first segment is.
+        let paths = || (0..data.manifest.shards).map(|shard| data.shard_path(shard));
+        match paths().find(|path| !path.exists()) {
+            Some(missing) if paths().any(|path| holds_files(&path)) => Err(DataError::NoShard(missing)),
+            _ => Ok(data),
+        }
     }
 
     /// The manifest of a directory that a server may have open: for looking only.
@@ -122,10 +135,24 @@ impl DataDirectory {
         for entry in std::fs::read_dir(&self.path)? {
             let entry = entry?;
             let name = entry.file_name();
+            // Only what bears a name that is given here: a copy that somebody keeps is not touched.
             let Some(name) = name.to_str().and_then(|name| name.strip_prefix("shard-")) else { continue };
-            let layout = name.split_once('.').map_or(Ok(0), |(_, layout)| layout.parse::<u32>());
-            if layout.is_ok_and(|layout| layout != self.manifest.layout) {
+            let (shard, layout) = name.split_once('.').unwrap_or((name, "0"));
+            let (Ok(shard), Ok(layout)) = (shard.parse(), layout.parse()) else { continue };
+            if layout != self.manifest.layout && entry.file_name() == *shard_folder(shard, layout) {
+                self.keep_damaged(&entry.path(), name)?;
                 std::fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What repair has taken out of a shard is not removed with it.
+    fn keep_damaged(&self, path: &Path, shard: &str) -> io::Result<()> {
+        for entry in std::fs::read_dir(path)? {
+            let entry = entry?;
+            if let Some(name) = entry.file_name().to_str().filter(|name| name.starts_with("damaged-")) {
+                std::fs::rename(entry.path(), self.path.join(format!("{name}-of-shard-{shard}")))?;
             }
         }
         Ok(())
@@ -189,6 +216,10 @@ impl DataDirectory {
     pub(crate) fn path_in_layout(&self, shard: u16, layout: u32) -> PathBuf {
         self.path.join(shard_folder(shard, layout))
     }
+}
+
+fn holds_files(path: &Path) -> bool {
+    std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 fn holds_shards(path: &Path) -> io::Result<bool> {

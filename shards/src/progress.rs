@@ -22,6 +22,11 @@ impl Progress {
         self.done.load(Ordering::Relaxed)
     }
 
+    /// What is still to be done.
+    pub fn left(&self) -> u64 {
+        self.total.load(Ordering::Relaxed).saturating_sub(self.done())
+    }
+
     /// 0 to 100; `None`: not known yet.
     pub fn percent(&self) -> Option<u64> {
         let total = self.total.load(Ordering::Relaxed);

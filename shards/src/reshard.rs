@@ -5,7 +5,7 @@
 //!
 //! Positions of the old layout mean nothing in the new one: its epoch is higher than any of the old.
 
-use crate::limits::SegmentSizes;
+use crate::limits::{SALT_FACTOR, SegmentSizes};
 use crate::log::format::SegmentHeader;
 use crate::log::recover::{self, RecoveryError, Survey};
 use crate::log::segment::{Found, Rewriter};
@@ -54,30 +54,33 @@ struct Target<'a> {
     open: Option<Rewriter<'a>>,
 }
 
-impl Target<'_> {
+impl<'a> Target<'a> {
     fn push(&mut self, found: &Found<'_>, bytes_max: usize) -> io::Result<()> {
         if self.open.as_ref().is_some_and(|open| open.bytes() + found.bytes.len() > bytes_max) {
             self.finish()?;
         }
-        let open = match self.open.as_mut() {
-            Some(open) => open,
-            None => {
-                let header = SegmentHeader {
-                    shard: self.shard,
-                    segment: self.next_segment,
-                    epoch: self.epoch,
-                    salt: found.record.version.0,
-                    first_seq: self.next_seq,
-                    previous_checksum: self.previous_checksum,
-                    rewritten: None,
-                };
-                self.next_segment += 1;
-                self.open.insert(Rewriter::new(self.storage, header, 0)?)
-            }
-        };
-        open.push(self.next_seq, self.epoch, found.bytes)?;
+        let (seq, epoch) = (self.next_seq, self.epoch);
+        self.begin()?.push(seq, epoch, found.bytes)?;
         self.next_seq += 1;
         Ok(())
+    }
+
+    /// The segment that is being written.
+    fn begin(&mut self) -> io::Result<&mut Rewriter<'a>> {
+        if self.open.is_none() {
+            let header = SegmentHeader {
+                shard: self.shard,
+                segment: self.next_segment,
+                epoch: self.epoch,
+                salt: (u64::from(self.epoch) << 32 | u64::from(self.next_segment)).wrapping_mul(SALT_FACTOR),
+                first_seq: self.next_seq,
+                previous_checksum: self.previous_checksum,
+                rewritten: None,
+            };
+            self.next_segment += 1;
+            self.open = Some(Rewriter::new(self.storage, header, 0)?);
+        }
+        self.open.as_mut().ok_or_else(|| io::Error::other("no segment is open"))
     }
 
     fn finish(&mut self) -> io::Result<()> {
@@ -98,7 +101,7 @@ pub fn reshard(
     let mut old: Vec<Survey> = Vec::new();
     for shard in 0..data.manifest.shards {
         let storage = Directory::open(&data.shard_path(shard))?;
-        let survey = recover::survey(&storage, shard, sizes.read_at_start, &Progress::default());
+        let survey = recover::survey(&storage, shard, usize::MAX, &Progress::default());
         old.push(survey.map_err(|error| ReshardError::Recovery { shard, error })?);
     }
     let lengths = old.iter().flat_map(|survey| &survey.segments).map(|sound| u64::from(sound.index.end().end));
@@ -131,6 +134,9 @@ pub fn reshard(
         progress.add(found.bytes.len() as u64);
     }
     for target in &mut targets {
+        if target.next_segment == 1 {
+            target.begin()?; // nothing has come to it; the epoch must be there all the same
+        }
         target.finish()?;
     }
     data.switch_layout(shards, layout).map_err(ReshardError::Data)

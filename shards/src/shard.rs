@@ -24,7 +24,6 @@ use crate::event::Event;
 use crate::limits::{COMMANDS_OUTSTANDING_MAX, Limits, RING_MESSAGES_PER_TURN};
 use crate::link::Links;
 use crate::log::format::RecordKind;
-use crate::log::job::Job;
 use crate::log::recover::{self, Place, Recovery, RecoveryError};
 use crate::log::{Location, Log, Position, Unreadable, index};
 use crate::outbox::{Frames, Outboxes};
@@ -39,7 +38,7 @@ use crate::validate::Builder;
 use compaction::Compaction;
 pub use delivery::{Encoder, FrameContext};
 use slab::Slab;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -64,8 +63,8 @@ struct OpenScan {
     scan: Scan,
 }
 
-/// Table and key of what expires, by time (milliseconds since 1970) and version.
-type Expiries = BTreeMap<(u64, Version), (TableId, Box<[u8]>)>;
+/// What expires: time (milliseconds since 1970), version, table and key of every such record.
+type Expiries = BTreeSet<(u64, Version, TableId, Box<[u8]>)>;
 
 pub struct Shard {
     index: u16,
@@ -77,7 +76,6 @@ pub struct Shard {
     /// The data could not be read at start: nothing is known of any record.
     tables_are_missing: bool,
     compaction: Compaction,
-    /// Some of these have been written again since.
     expiries: Expiries,
     /// Events of tables that deliver what is committed, and what they made of their records.
     held_back: VecDeque<(Event, Option<Entry>)>,
@@ -161,9 +159,10 @@ impl Shard {
                 tables[at].load(std::mem::take(rows));
             }
         };
-        progress.expect(indexes.iter().map(|index| index.len() as u64).sum());
+        let entries: u64 = indexes.iter().map(|index| index.len() as u64).sum();
+        let share = progress.left() / (entries * self.links.shards() as u64).max(1);
         index::merge(&indexes, &mut |segment, found| {
-            progress.add(1);
+            progress.add(share);
             if current != Some(found.table) {
                 finish(current.replace(found.table), &mut rows);
             }
@@ -172,7 +171,7 @@ impl Shard {
             }
             let location = Location { segment, offset: found.offset };
             if let Some(at_ms) = found.expires_ms {
-                expiries.insert((at_ms, found.version), (found.table, found.key.into()));
+                expiries.insert((at_ms, found.version, found.table, found.key.into()));
             }
             let expires = found.expires_ms.is_some();
             rows.push((found.key.into(), Entry { location, version: found.version, bytes: found.bytes, expires }));
@@ -404,7 +403,7 @@ impl Shard {
             Ok(None) => Ok(()),
             Err(error) => {
                 if is_job {
-                    self.rewrite_failed();
+                    self.job_failed();
                 }
                 Err(error)
             }
@@ -421,8 +420,8 @@ impl Shard {
     }
 
     /// The last thing for the disk, when everything is flushed and the shard is about to stop.
-    pub fn last_job(&mut self) -> Option<Job> {
-        self.log.mark_job()
+    pub fn last_request(&mut self) -> Option<StorageRequest> {
+        self.log.mark()
     }
 
     pub fn is_fenced(&self) -> bool {
@@ -433,8 +432,8 @@ impl Shard {
     pub fn deadline_us(&self) -> Option<u64> {
         let expiry = self
             .expiries
-            .first_key_value()
-            .map(|((at_ms, _), _)| self.ticks_us + (at_ms.saturating_mul(1000)).saturating_sub(self.now_us));
+            .first()
+            .map(|(at_ms, ..)| self.ticks_us + (at_ms.saturating_mul(1000)).saturating_sub(self.now_us));
         [self.log.deadline_us(), self.compaction_deadline_us(), expiry].into_iter().flatten().min()
     }
 
@@ -461,7 +460,7 @@ impl Shard {
     pub fn may_sleep(&mut self) -> bool {
         // What was put off waits for the disk or for a peer; if neither is under way it can go on now.
         let put_off = !self.deferred.is_empty() && self.log.is_clean() && !self.links.is_congested();
-        self.links.may_sleep() && !(put_off && self.log.has_spare()) && !self.compaction.is_busy()
+        self.links.may_sleep() && !(put_off && self.log.has_spare()) && !self.compacts()
     }
 
     pub fn wake_up(&mut self) {

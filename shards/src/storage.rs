@@ -2,14 +2,17 @@
 //! (recovery), by the jobs that run behind the shard's back, and to make segments; the appends themselves are requests
 //! that the shard hands out ([`StorageRequest`]) and whose completions it is told.
 
+use crate::limits::WRITE_BEHIND_SHARE;
 use crate::log::job::{Done, Job};
 use crate::log::map::FileMap;
+use crate::log::mark::{Mark, SLOT_BYTES};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// A file of a shard's directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,7 +57,7 @@ pub trait Mapped: Send + Sync {
     fn bytes(&self) -> &[u8];
 }
 
-/// Every operation that changes something is on disk when it returns.
+/// Every operation that changes something is on disk when it returns, but for [`Storage::write_behind`].
 pub trait Storage {
     /// The files there are, in the order of [`FileName`].
     fn files(&self) -> io::Result<Vec<FileName>>;
@@ -64,6 +67,11 @@ pub trait Storage {
     fn create(&self, file: FileName, bytes: u64) -> io::Result<Box<dyn Mapped>>;
     /// Writes and flushes; makes the file if it is absent.
     fn write(&self, file: FileName, offset: u64, data: &[u8]) -> io::Result<()>;
+    /// Writes; the next [`Storage::write`] to the file flushes it. For much data that nobody waits for: it may take its
+    /// time, so that the disk is free for others.
+    fn write_behind(&self, file: FileName, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.write(file, offset, data)
+    }
     /// Cuts a file off. Never called on one that is mapped.
     fn shrink(&self, file: FileName, bytes: u64) -> io::Result<()>;
     /// Gives a file that was written another name, in one step; a file of that name is replaced.
@@ -77,6 +85,8 @@ pub enum StorageRequest {
     Create { segment: u32, bytes: u64 },
     /// Write, then fdatasync; both must have succeeded before the completion says so.
     Commit { segment: u32, offset: u64, data: Arc<Vec<u8>> },
+    /// Write a slot of the mark file ([`crate::log::mark`]), in the background.
+    Mark { shard: u16, mark: Mark },
     /// Something that may take long ([`Job::run`]), in the background.
     Job(Job),
 }
@@ -92,6 +102,11 @@ impl StorageRequest {
             StorageRequest::Commit { segment, offset, data } => {
                 StorageCompletion::Committed(storage.write(FileName::Segment(segment), offset, &data))
             }
+            StorageRequest::Mark { shard, mark } => {
+                let bytes = mark.encode(shard);
+                let result = storage.write(FileName::Mark, mark.slot * SLOT_BYTES, &bytes);
+                StorageCompletion::Marked(result.map(|()| mark))
+            }
             StorageRequest::Job(job) => StorageCompletion::Done(job.run(storage)),
         }
     }
@@ -101,6 +116,7 @@ impl StorageRequest {
 pub enum StorageCompletion {
     Created { segment: u32, result: io::Result<Box<dyn Mapped>> },
     Committed(io::Result<()>),
+    Marked(io::Result<Mark>),
     Done(io::Result<Done>),
 }
 
@@ -108,6 +124,8 @@ pub enum StorageCompletion {
 #[derive(Clone, Debug)]
 pub struct Directory {
     path: PathBuf,
+    /// Part of the time that writing behind may keep the disk busy: one in so many.
+    share: u32,
 }
 
 impl Directory {
@@ -117,12 +135,17 @@ impl Directory {
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             File::open(parent)?.sync_all()?;
         }
-        Ok(Directory { path: path.to_owned() })
+        Ok(Directory::existing(path))
     }
 
-    /// A directory that is only read.
+    /// A directory that is there, or that is only read.
     pub fn existing(path: &Path) -> Directory {
-        Directory { path: path.to_owned() }
+        Directory { path: path.to_owned(), share: 1 }
+    }
+
+    /// The same, for work beside which others commit: writing behind leaves the disk to them most of the time.
+    pub fn giving_way(&self) -> Directory {
+        Directory { path: self.path.clone(), share: WRITE_BEHIND_SHARE }
     }
 
     pub fn path(&self, file: FileName) -> PathBuf {
@@ -143,7 +166,8 @@ impl Directory {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         // SAFETY: a plain system call on a descriptor that is open for the length of the call.
         let error = unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes as libc::off_t) };
-        if error != 0 {
+        // Where it is not known, or was interrupted, the zeros that follow do it.
+        if !matches!(error, 0 | libc::EOPNOTSUPP | libc::EINTR) {
             return Err(io::Error::from_raw_os_error(error));
         }
         let mut at = 0;
@@ -197,6 +221,19 @@ impl Storage for Directory {
         file.write_all_at(data, offset)?;
         file.sync_data()?;
         if is_new { self.sync() } else { Ok(()) }
+    }
+
+    fn write_behind(&self, file: FileName, offset: u64, data: &[u8]) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(self.path(file))?;
+        let started = Instant::now();
+        file.write_all_at(data, offset)?;
+        let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+        // No flush of the device and none of the journal: commits do not wait behind this.
+        // SAFETY: a plain system call on a descriptor that is open for the length of the call; a file system that does
+        // not know it leaves the data to the flush that follows.
+        unsafe { libc::sync_file_range(file.as_raw_fd(), offset as i64, data.len() as i64, flags) };
+        std::thread::sleep(started.elapsed() * (self.share - 1));
+        Ok(())
     }
 
     fn shrink(&self, file: FileName, bytes: u64) -> io::Result<()> {

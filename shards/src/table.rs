@@ -101,7 +101,12 @@ impl Table {
 
     /// A record has been copied to another place.
     pub fn moved(&mut self, key: &[u8], from: Location, to: Location) -> bool {
-        match self.index.get_mut(key).filter(|entry| entry.location == from) {
+        let stands = |entry: &&mut Entry| entry.location == from;
+        let uncommitted = self.uncommitted.get_mut(key).and_then(|uncommitted| uncommitted.visible.as_mut());
+        if let Some(entry) = uncommitted.filter(stands) {
+            entry.location = to;
+        }
+        match self.index.get_mut(key).filter(stands) {
             Some(entry) => {
                 entry.location = to;
                 true

@@ -146,7 +146,7 @@ impl World {
                 StorageRequest::Create { .. } => request.run(&self.directory),
                 // The disk only claims to have it: what is measured here is the engine.
                 StorageRequest::Commit { .. } => StorageCompletion::Committed(Ok(())),
-                StorageRequest::Job(_) => continue,
+                StorageRequest::Mark { .. } | StorageRequest::Job(_) => continue,
             };
             self.shard.storage_complete(completion).unwrap();
         }

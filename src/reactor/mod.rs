@@ -251,12 +251,14 @@ pub fn give_way() {
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
 }
 
-/// Keeps the calling thread on one core.
-pub fn pin_to_core(core: usize) -> io::Result<()> {
+/// Keeps the calling thread on these cores.
+pub fn run_on(cores: &[usize]) -> io::Result<()> {
     // SAFETY: all zeros is a valid, empty set; the macros of libc write inside it for core numbers below its size.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(core % libc::CPU_SETSIZE as usize, &mut set);
+        for core in cores {
+            libc::CPU_SET(core % libc::CPU_SETSIZE as usize, &mut set);
+        }
         if libc::sched_setaffinity(0, size_of_val(&set), &set) < 0 {
             return Err(io::Error::last_os_error());
         }

@@ -16,9 +16,10 @@
 use super::ToolError;
 use crate::progress::Shown;
 use shards::log::format::{ALIGNMENT, BATCH_MAGIC, BatchHeader, HEADER_BYTES, SegmentHeader};
+use shards::log::job;
+use shards::log::mark::Mark;
 use shards::log::recover::{self, RecoveryError, Survey};
 use shards::log::segment::Walk;
-use shards::log::{job, mark};
 use shards::manifest::{DataDirectory, DataError, Manifest, shard_folder};
 use shards::progress::Progress;
 use shards::storage::{Directory, FileName, Storage};
@@ -433,7 +434,8 @@ impl ShardCopy<'_> {
         if files.contains(&FileName::Mark) {
             self.target.remove(FileName::Mark).map_err(failed())?;
         }
-        self.target.write(FileName::Mark, 0, &mark::encode(self.shard, next_seq - 1)).map_err(failed())?;
+        let mark = Mark { durable_seq: next_seq - 1, slot: 0 };
+        self.target.write(FileName::Mark, 0, &mark.encode(self.shard)).map_err(failed())?;
         if !new_epoch {
             return Ok(());
         }

@@ -8,10 +8,10 @@ use shards::limits::SegmentSizes;
 use shards::log::format::RecordKind;
 use shards::log::job::{Done, Job};
 use shards::log::recover;
-use shards::log::{Log, Room};
+use shards::log::{Log, Room, Sealed};
 use shards::progress::Progress;
 use shards::schema::TableId;
-use shards::storage::{FileName, Mapped, Storage, StorageRequest};
+use shards::storage::{FileName, Mapped, Storage};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
@@ -113,18 +113,14 @@ static SOUND: LazyLock<(Vec<(FileName, Vec<u8>)>, Vec<(u64, Vec<u8>, Vec<u8>)>)>
             log.append(kind, TableId(u16::from(number % 3)), version, number % 5 == 0, &[round, number % 16], write)
                 .expect("room");
             if number % 3 == 0 {
-                match log.request(0) {
-                    Some(request @ StorageRequest::Commit { .. }) | Some(request @ StorageRequest::Create { .. }) => {
-                        let _ = log.complete(request.run(&disk), 0);
-                    }
-                    Some(StorageRequest::Job(job)) => drop(log.complete(StorageRequest::Job(job).run(&disk), 0)),
-                    None => {}
+                if let Some(request) = log.request(0) {
+                    let _ = log.complete(request.run(&disk), 0);
                 }
             }
         }
         serve(&mut log, &disk, 0);
-        if let Some(job) = log.mark_job() {
-            job.run(&disk).expect("the mark is written");
+        if let Some(request) = log.mark() {
+            request.run(&disk);
         }
     }
     let events = events(&open(&Disk(RefCell::new(disk.0.borrow().clone()))).expect("a sound log"));
@@ -175,9 +171,8 @@ fuzz_target!(|input: &[u8]| {
     // Without the mark the last flush of the last epoch is not known to have been promised.
     let mark = disk.0.borrow().get(&FileName::Mark).map_or(0, |mark| shards::log::mark::decode(mark, 0).durable_seq);
     let Ok(mut log) = open(&disk) else { return };
-    let sealed: Vec<u32> = log.sealed().iter().map(|sealed| sealed.segment).collect();
-    let scrubbed = |segment| matches!((Job::Scrub { segment }).run(&disk), Ok(Done::Scrubbed));
-    if !sealed.into_iter().all(scrubbed) {
+    let scrub = |sealed: &Sealed| Job::Scrub { segment: sealed.segment, next_seq: sealed.next_seq };
+    if !log.sealed().iter().map(scrub).all(|job| matches!(job.run(&disk), Ok(Done::Scrubbed))) {
         return;
     }
     let found = events(&log);

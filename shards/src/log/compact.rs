@@ -16,6 +16,7 @@ use super::job::{Done, read_index};
 use super::recover::Place;
 use super::segment::{Rewriter, Walk};
 use crate::clock::Version;
+use crate::limits::SALT_FACTOR;
 use crate::storage::{FileName, Mapped, Storage};
 use std::io;
 
@@ -47,6 +48,8 @@ pub struct Rewrite {
     pub older: Vec<u32>,
     /// On disk when the job began: what is dropped relies on newer records up to here.
     pub durable_seq: u64,
+    /// Sources are taken up to about so many bytes: how much is kept of them is only estimated.
+    pub bytes_max: usize,
     /// Deletes of this version and later are kept.
     pub keep_deletes_from: Version,
 }
@@ -93,7 +96,12 @@ impl Rewrite {
         // New place and old place, rising.
         let mut moved: Vec<(Location, Location)> = Vec::new();
         let mut last = None;
+        let mut taken = Vec::new();
         for source in &self.sources {
+            if rewriter.as_ref().is_some_and(|rewriter| rewriter.bytes() > self.bytes_max) {
+                break;
+            }
+            taken.push(source.segment);
             let map = storage.map(FileName::Segment(source.segment))?;
             let damaged = |offset| Ok(Done::Damaged(Place { segment: source.segment, offset }));
             let Some(header) = header_of(source.segment, map.bytes()) else { return damaged(0) };
@@ -103,7 +111,12 @@ impl Rewrite {
             let writer = match rewriter.as_mut() {
                 Some(writer) => writer,
                 None => {
-                    let begin = SegmentHeader { segment: self.output, salt: !header.salt, rewritten: None, ..header };
+                    let begin = SegmentHeader {
+                        segment: self.output,
+                        salt: header.salt.wrapping_mul(SALT_FACTOR),
+                        rewritten: None,
+                        ..header
+                    };
                     rewriter.insert(Rewriter::new(storage, begin, self.durable_seq)?)
                 }
             };
@@ -134,8 +147,7 @@ impl Rewrite {
             at.map(|at| moved[at].1).map_err(|_| missing("an entry of the index", self.output))
         };
         let moved = (0..index.len()).map(|at| place_before(index.entry(at).offset)).collect::<io::Result<Vec<_>>>()?;
-        let sources = self.sources.iter().map(|source| source.segment).collect();
-        Ok(Done::Rewritten(RewriteDone { segment: self.output, sources, map, index, moved }))
+        Ok(Done::Rewritten(RewriteDone { segment: self.output, sources: taken, map, index, moved }))
     }
 
     fn older_indexes(&self, storage: &dyn Storage) -> io::Result<Vec<SegmentIndex>> {
@@ -186,7 +198,6 @@ pub struct Candidate {
     pub bytes: u64,
     /// Of those, what could be dropped now.
     pub droppable: u64,
-    pub has_index: bool,
 }
 
 /// Which neighbours to rewrite as one: positions in `candidates`. `None`: nothing is worth it.
@@ -194,12 +205,9 @@ pub fn plan(candidates: &[Candidate], segment_bytes_max: u64) -> Option<std::ops
     use crate::limits::{COMPACTION_GARBAGE_SHARE, COMPACTION_SMALL_SEGMENTS, COMPACTION_SMALL_SHARE};
     let kept = |candidate: &Candidate| candidate.bytes - candidate.droppable;
     let wasteful = |candidate: &Candidate| {
-        candidate.has_index
-            && candidate.droppable > 0
-            && candidate.droppable * COMPACTION_GARBAGE_SHARE >= candidate.bytes
+        candidate.droppable > 0 && candidate.droppable * COMPACTION_GARBAGE_SHARE >= candidate.bytes
     };
-    let small =
-        |candidate: &Candidate| candidate.has_index && kept(candidate) * COMPACTION_SMALL_SHARE <= segment_bytes_max;
+    let small = |candidate: &Candidate| kept(candidate) * COMPACTION_SMALL_SHARE <= segment_bytes_max;
     // The emptiest first: it gives back the most for what is copied.
     let share = |candidate: &Candidate| candidate.droppable as f64 / candidate.bytes.max(1) as f64;
     let worst = candidates
@@ -238,7 +246,7 @@ mod tests {
     use super::*;
 
     fn candidate(bytes: u64, droppable: u64) -> Candidate {
-        Candidate { segment: 0, bytes, droppable, has_index: true }
+        Candidate { segment: 0, bytes, droppable }
     }
 
     #[test]
@@ -248,9 +256,6 @@ mod tests {
         assert_eq!(plan(&candidates, 100), Some(1..4));
         assert_eq!(plan(&candidates, 11), Some(3..4), "the others would not fit");
         assert_eq!(plan(&[candidate(100, 0), candidate(100, 20)], 100), None, "a fifth is not worth it");
-        let mut without_index = candidates.to_vec();
-        without_index.iter_mut().for_each(|candidate| candidate.has_index = false);
-        assert_eq!(plan(&without_index, 100), None);
     }
 
     #[test]

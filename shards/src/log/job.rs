@@ -5,23 +5,20 @@
 use super::compact::{Rewrite, RewriteDone};
 use super::format::SegmentHeader;
 use super::index::{IndexBuilder, SegmentEnd, SegmentIndex};
-use super::mark;
 use super::recover::Place;
 use super::segment::{Walk, write_index};
 use crate::storage::{FileName, Mapped, Storage};
 use std::io;
 
 pub enum Job {
-    /// Writes the index of a sealed segment.
-    Index { segment: u32 },
+    /// Writes the index of a sealed segment. `next_seq`: of the first event behind it.
+    Index { segment: u32, next_seq: u64 },
     /// Compaction.
     Rewrite(Rewrite),
     /// Removes segments and their indexes.
     Remove { segments: Vec<u32> },
-    /// Refreshes the mark file.
-    Mark { shard: u16, slot: u64, durable_seq: u64 },
     /// Reads a sealed segment, to find rot.
-    Scrub { segment: u32 },
+    Scrub { segment: u32, next_seq: u64 },
 }
 
 pub enum Done {
@@ -31,9 +28,6 @@ pub enum Done {
     },
     Rewritten(RewriteDone),
     Removed,
-    Marked {
-        durable_seq: u64,
-    },
     Scrubbed,
     /// A sealed segment cannot be read in full.
     Damaged(Place),
@@ -42,10 +36,12 @@ pub enum Done {
 impl Job {
     pub fn run(self, storage: &dyn Storage) -> io::Result<Done> {
         match self {
-            Job::Index { segment } => {
+            Job::Index { segment, next_seq } => {
                 let map = storage.map(FileName::Segment(segment))?;
-                let Ok((_, bytes)) = index(segment, map.bytes()) else {
-                    return Ok(Done::Damaged(Place { segment, offset: 0 }));
+                let bytes = match index(segment, map.bytes()) {
+                    Ok((end, bytes)) if end.next_seq == next_seq => bytes,
+                    Ok((end, _)) => return Ok(Done::Damaged(Place { segment, offset: end.end.into() })),
+                    Err(offset) => return Ok(Done::Damaged(Place { segment, offset })),
                 };
                 write_index(storage, segment, &bytes)?;
                 let index = SegmentIndex::decode(storage.map(FileName::Index(segment))?);
@@ -64,15 +60,12 @@ impl Job {
                 }
                 Ok(Done::Removed)
             }
-            Job::Mark { shard, slot, durable_seq } => {
-                storage.write(FileName::Mark, slot * mark::SLOT_BYTES, &mark::encode(shard, durable_seq))?;
-                Ok(Done::Marked { durable_seq })
-            }
-            Job::Scrub { segment } => {
+            Job::Scrub { segment, next_seq } => {
                 let map = storage.map(FileName::Segment(segment))?;
                 let index = storage.map(FileName::Index(segment)).ok().and_then(SegmentIndex::decode);
                 match check(segment, map.bytes(), index.as_ref().map(SegmentIndex::end)) {
-                    Ok(()) => Ok(Done::Scrubbed),
+                    Ok(end) if end.next_seq == next_seq => Ok(Done::Scrubbed),
+                    Ok(end) => Ok(Done::Damaged(Place { segment, offset: end.end.into() })),
                     Err(offset) => Ok(Done::Damaged(Place { segment, offset })),
                 }
             }
@@ -98,12 +91,12 @@ pub fn index(segment: u32, bytes: &[u8]) -> Result<(SegmentEnd, Vec<u8>), u64> {
 }
 
 /// Reads a segment in full and compares it with what its index says of its end. The error is the offset of the damage.
-pub fn check(segment: u32, bytes: &[u8], expected: Option<&SegmentEnd>) -> Result<(), u64> {
+pub fn check(segment: u32, bytes: &[u8], expected: Option<&SegmentEnd>) -> Result<SegmentEnd, u64> {
     let header = SegmentHeader::decode(bytes).filter(|header| header.segment == segment).ok_or(0u64)?;
     let mut walk = Walk::new(header, bytes);
     while walk.next_batch().is_some() {}
     let ends_well = walk.finish() && expected.is_none_or(|expected| walk.end() == *expected);
-    if ends_well { Ok(()) } else { Err(walk.at as u64) }
+    if ends_well { Ok(walk.end()) } else { Err(walk.at as u64) }
 }
 
 /// The index file of a segment, if it is there, sound, and of this very segment.

@@ -19,18 +19,6 @@ const MARK_BYTES: usize = 32;
 const CHECKED: usize = MARK_BYTES - 4;
 pub const SLOT_BYTES: u64 = 4096;
 
-/// The bytes of a slot.
-pub fn encode(shard: u16, durable_seq: u64) -> [u8; MARK_BYTES] {
-    let mut out = [0; MARK_BYTES];
-    out[0..4].copy_from_slice(&MAGIC.to_le_bytes());
-    out[4..6].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-    out[6..8].copy_from_slice(&shard.to_le_bytes());
-    out[8..16].copy_from_slice(&durable_seq.to_le_bytes());
-    let checksum = crc32c::crc32c(&out[..CHECKED]);
-    out[CHECKED..].copy_from_slice(&checksum.to_le_bytes());
-    out
-}
-
 /// What the mark file says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
@@ -38,6 +26,20 @@ pub struct Mark {
     pub durable_seq: u64,
     /// The slot that says so. The other one is written next.
     pub slot: u64,
+}
+
+impl Mark {
+    /// The bytes of the slot.
+    pub fn encode(&self, shard: u16) -> [u8; MARK_BYTES] {
+        let mut out = [0; MARK_BYTES];
+        out[0..4].copy_from_slice(&MAGIC.to_le_bytes());
+        out[4..6].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        out[6..8].copy_from_slice(&shard.to_le_bytes());
+        out[8..16].copy_from_slice(&self.durable_seq.to_le_bytes());
+        let checksum = crc32c::crc32c(&out[..CHECKED]);
+        out[CHECKED..].copy_from_slice(&checksum.to_le_bytes());
+        out
+    }
 }
 
 /// The higher of the slots that are sound.
@@ -63,8 +65,8 @@ mod tests {
     fn the_higher_sound_slot_counts() {
         let mut file = vec![0; SLOT_BYTES as usize + MARK_BYTES];
         assert_eq!((decode(&[], 1), decode(&file, 1)), (Mark::default(), Mark::default()));
-        file[..MARK_BYTES].copy_from_slice(&encode(1, 7));
-        file[SLOT_BYTES as usize..].copy_from_slice(&encode(1, 9));
+        file[..MARK_BYTES].copy_from_slice(&Mark { durable_seq: 7, slot: 0 }.encode(1));
+        file[SLOT_BYTES as usize..].copy_from_slice(&Mark { durable_seq: 9, slot: 1 }.encode(1));
         assert_eq!(decode(&file, 1), Mark { durable_seq: 9, slot: 1 });
         assert_eq!(decode(&file, 2), Mark::default(), "another shard's");
         file[SLOT_BYTES as usize + 9] ^= 1;

@@ -22,6 +22,7 @@ use compact::RewriteDone;
 use format::{BatchHeader, HEADER_BYTES, RECORD_EXTRA_BYTES, RECORD_HEADER_BYTES, Record, RecordKind, SegmentHeader};
 use index::{SegmentEnd, SegmentIndex};
 use job::{Done, Job};
+use mark::Mark;
 use recover::Place;
 use segment::{Walk, WalkedBatch};
 use std::cell::Cell;
@@ -180,21 +181,19 @@ pub struct Log {
     /// Bytes of a record that waits for a segment of its size; 0: none does.
     needed: usize,
     job_is_running: bool,
+    /// The running job, if it is to be tried again should it fail.
+    job_again: Option<Job>,
+    /// A rewrite is running.
+    is_rewriting: bool,
     /// After one has failed, the next one waits.
     jobs_from_us: u64,
     /// Jobs that the shard wants done, in order.
     jobs: VecDeque<Job>,
-    mark: Marked,
+    /// What the mark file says, and when it was refreshed last.
+    mark: (Mark, u64),
+    is_marking: bool,
     /// Segments that were there at start and have not been read in full, and when the next one is.
     scrub: (VecDeque<u32>, u64),
-}
-
-/// What the mark file says.
-#[derive(Default)]
-struct Marked {
-    durable_seq: u64,
-    slot: u64,
-    at_us: u64,
 }
 
 /// What recovery hands to a log that starts appending.
@@ -207,8 +206,8 @@ pub struct Start {
     pub sealed: Vec<Sealed>,
     /// Segments that have not been read in full.
     pub unread: VecDeque<u32>,
-    /// The slot of the mark file that was written last.
-    pub mark_slot: u64,
+    /// What the mark file says.
+    pub mark: Mark,
     /// A fresh segment whose header is on disk already, and its length.
     pub segment: u32,
     pub segment_bytes: usize,
@@ -247,9 +246,12 @@ impl Log {
             sizes,
             needed: 0,
             job_is_running: false,
+            job_again: None,
+            is_rewriting: false,
             jobs_from_us: 0,
             jobs: VecDeque::new(),
-            mark: Marked { slot: start.mark_slot, ..Marked::default() },
+            mark: (start.mark, 0),
+            is_marking: false,
             scrub: (start.unread, 0),
         };
         for sealed in &log.sealed {
@@ -273,7 +275,7 @@ impl Log {
             maps,
             sealed: Vec::new(),
             unread: VecDeque::new(),
-            mark_slot: 0,
+            mark: Mark::default(),
             segment: 0,
             segment_bytes: 0,
             salt: 0,
@@ -318,6 +320,11 @@ impl Log {
         self.open.first_seq + u64::from(self.open.count)
     }
 
+    /// The segment that is being appended to; 0: none, the data cannot be read.
+    pub fn active_segment(&self) -> u32 {
+        self.active.segment
+    }
+
     /// Everything up to this seq is on disk.
     pub fn durable_seq(&self) -> u64 {
         self.durable_seq
@@ -357,10 +364,9 @@ impl Log {
                 self.seal(Some((segment, spare_bytes)));
                 self.room(bytes)
             }
-            _ if self.disk_full => Room::Full,
             _ => {
                 self.needed = needed;
-                Room::Wait
+                if self.disk_full { Room::Full } else { Room::Wait }
             }
         }
     }
@@ -393,8 +399,8 @@ impl Log {
     fn retire(&mut self, active: &Active, next_seq: u64) {
         let Active { segment, first_seq, .. } = *active;
         if first_seq == next_seq {
-            self.forget(segment); // it was too small for the first record
-            self.jobs.push_back(Job::Remove { segments: vec![segment] });
+            // It was too small for the first record. The next start removes it: until then it may be what bears the epoch.
+            self.forget(segment);
         } else {
             self.sealed.push(Sealed { segment, first_seq, next_seq, index: None, is_indexed: false });
         }
@@ -501,20 +507,34 @@ impl Log {
         }
         if let Spare::Absent { retry_at_us } = self.spare
             && ticks_us >= retry_at_us
-            && (self.open.end() > self.active.bytes / 4 || self.needed > 0)
+            && (retry_at_us > 0 || self.open.end() > self.active.bytes / 4 || self.needed > 0)
         {
             self.spare = Spare::Requested;
-            let share = self.bytes() / SEGMENT_SHARE;
+            // On a full disk a small one will do.
+            let share = if self.disk_full { 0 } else { self.bytes() / SEGMENT_SHARE };
             let bytes = share.clamp(self.sizes.first, self.sizes.max).max(self.needed + 2 * HEADER_BYTES);
-            self.needed = 0;
             let segment = self.number();
             return Some(StorageRequest::Create { segment, bytes: bytes.next_multiple_of(4096) as u64 });
+        }
+        if !self.is_marking
+            && self.mark_is_due().is_some_and(|at_us| ticks_us >= at_us)
+            && let Some(request) = self.mark()
+        {
+            self.mark.1 = ticks_us;
+            self.is_marking = true;
+            return Some(request);
         }
         if !self.job_is_running
             && ticks_us >= self.jobs_from_us
             && let Some(job) = self.next_job(ticks_us)
         {
             self.job_is_running = true;
+            self.is_rewriting = matches!(job, Job::Rewrite(_));
+            self.job_again = match &job {
+                Job::Remove { segments } => Some(Job::Remove { segments: segments.clone() }),
+                Job::Scrub { segment, next_seq } => Some(Job::Scrub { segment: *segment, next_seq: *next_seq }),
+                Job::Index { .. } | Job::Rewrite(_) => None,
+            };
             return Some(StorageRequest::Job(job));
         }
         if self.in_flight.is_some() {
@@ -537,16 +557,11 @@ impl Log {
     }
 
     fn next_job(&mut self, ticks_us: u64) -> Option<Job> {
-        if self.mark_is_due().is_some_and(|at_us| ticks_us >= at_us) {
-            self.mark.at_us = ticks_us;
-            return self.mark_job();
-        }
         if self.damage.get().is_some() {
             return None; // nothing is changed that may be needed for repair
         }
-        let is_unindexed = |sealed: &&Sealed| !sealed.is_indexed && sealed.next_seq <= self.durable_seq + 1;
-        if let Some(sealed) = self.sealed.iter().find(is_unindexed) {
-            return Some(Job::Index { segment: sealed.segment });
+        if let Some(sealed) = self.unindexed() {
+            return Some(Job::Index { segment: sealed.segment, next_seq: sealed.next_seq });
         }
         if let Some(job) = self.jobs.pop_front() {
             return Some(job);
@@ -556,21 +571,32 @@ impl Log {
             return None;
         }
         // Compaction has read those that are gone.
-        let segment = std::iter::from_fn(|| unread.pop_front()).find(|segment| self.maps.contains_key(segment))?;
+        let found = |segment| self.sealed.iter().find(|sealed| sealed.segment == segment);
+        let sealed = std::iter::from_fn(|| unread.pop_front()).find_map(found)?;
         *due_us = ticks_us + SCRUB_INTERVAL_US;
-        Some(Job::Scrub { segment })
+        Some(Job::Scrub { segment: sealed.segment, next_seq: sealed.next_seq })
     }
 
     /// When the mark file is to be refreshed; `None`: it says what there is to say.
     fn mark_is_due(&self) -> Option<u64> {
-        (self.mark.durable_seq < self.durable_seq).then_some(self.mark.at_us + MARK_INTERVAL_US)
+        (self.mark.0.durable_seq < self.durable_seq).then_some(self.mark.1 + MARK_INTERVAL_US)
     }
 
     /// Refreshes the mark file; `None`: it says what there is to say.
-    pub fn mark_job(&mut self) -> Option<Job> {
+    pub fn mark(&self) -> Option<StorageRequest> {
         self.mark_is_due()?;
-        self.mark.slot = 1 - self.mark.slot;
-        Some(Job::Mark { shard: self.shard, slot: self.mark.slot, durable_seq: self.durable_seq })
+        let mark = Mark { durable_seq: self.durable_seq, slot: 1 - self.mark.0.slot };
+        Some(StorageRequest::Mark { shard: self.shard, mark })
+    }
+
+    /// A sealed segment that is on disk and has no index yet.
+    fn unindexed(&self) -> Option<&Sealed> {
+        self.sealed.iter().find(|sealed| !sealed.is_indexed && sealed.next_seq <= self.durable_seq + 1)
+    }
+
+    /// Whether a rewrite is running, or waits for its turn.
+    pub fn rewrites(&self) -> bool {
+        self.is_rewriting || self.jobs.iter().any(|job| matches!(job, Job::Rewrite(_)))
     }
 
     /// Writes the headers of a batch that is about to be flushed.
@@ -613,12 +639,13 @@ impl Log {
         match completion {
             StorageCompletion::Created { segment, result: Ok(map) } => {
                 self.disk_full = false;
+                self.needed = 0;
                 self.spare = Spare::Ready { segment, bytes: map.bytes().len() };
                 self.maps.insert(segment, map);
                 Ok(None)
             }
             StorageCompletion::Created { result: Err(error), .. } => {
-                self.disk_full = true;
+                self.disk_full = recover::is_full(&error);
                 self.spare = Spare::Absent { retry_at_us: ticks_us + SEGMENT_RETRY_US };
                 Err(error)
             }
@@ -636,16 +663,26 @@ impl Log {
                 }
                 Ok(None)
             }
+            StorageCompletion::Marked(result) => {
+                self.is_marking = false;
+                self.mark.0 = result?;
+                Ok(None)
+            }
             StorageCompletion::Done(result) => {
                 self.job_is_running = false;
-                match result.inspect_err(|_| self.jobs_from_us = ticks_us + SEGMENT_RETRY_US)? {
+                self.is_rewriting = false;
+                let again = self.job_again.take();
+                let failed = |_: &io::Error| {
+                    self.jobs_from_us = ticks_us + SEGMENT_RETRY_US;
+                    again.into_iter().for_each(|job| self.jobs.push_front(job));
+                };
+                match result.inspect_err(failed)? {
                     Done::Indexed { segment, index } => {
                         if let Some(sealed) = self.sealed.iter_mut().find(|sealed| sealed.segment == segment) {
                             sealed.index = Some(index);
                             sealed.is_indexed = true;
                         }
                     }
-                    Done::Marked { durable_seq } => self.mark.durable_seq = durable_seq,
                     Done::Damaged(place) => self.damage.set(Some(place)),
                     Done::Rewritten(done) => return Ok(Some(done)),
                     Done::Removed | Done::Scrubbed => {}
@@ -656,17 +693,25 @@ impl Log {
     }
 
     /// Puts a rewritten segment into the place of those that it replaces. These stay readable until [`Log::drop_replaced`].
-    pub fn replace(&mut self, done: RewriteDone) {
+    /// False: they are not there, and nothing was changed.
+    pub fn replace(&mut self, done: RewriteDone) -> bool {
         let RewriteDone { segment, sources, map, index, .. } = done;
         let end: SegmentEnd = *index.end();
+        let Some(at) = self.sealed.iter().position(|sealed| sources.first() == Some(&sealed.segment)) else {
+            return false;
+        };
+        let replaced = self.sealed[at..].iter().take(sources.len()).map(|sealed| sealed.segment);
+        if !replaced.eq(sources.iter().copied()) {
+            return false;
+        }
         let usage = self.usage.entry(segment).or_default();
         usage.max_version = index.max_version();
         index.tables().for_each(|(table, bytes)| usage.table(table).bytes = bytes);
         self.maps.insert(segment, map);
-        let Some(at) = self.sealed.iter().position(|sealed| sources.contains(&sealed.segment)) else { return };
         self.sealed.retain(|sealed| !sources.contains(&sealed.segment));
         let (first_seq, next_seq) = (end.first_seq, end.next_seq);
         self.sealed.insert(at, Sealed { segment, first_seq, next_seq, index: Some(index), is_indexed: true });
+        true
     }
 
     /// Nothing points at these segments any more.
@@ -688,12 +733,17 @@ impl Log {
     /// When a turn is due though nothing happens.
     pub fn deadline_us(&self) -> Option<u64> {
         let retry = match self.spare {
-            Spare::Absent { retry_at_us } if self.disk_full => Some(retry_at_us),
+            Spare::Absent { retry_at_us } if retry_at_us > 0 => Some(retry_at_us),
             _ => None,
         };
-        let scrub = (!self.scrub.0.is_empty() && self.damage.get().is_none()).then_some(self.scrub.1);
-        let jobs = if self.job_is_running || self.fenced { [None, None] } else { [self.mark_is_due(), scrub] };
-        let jobs = jobs.into_iter().flatten().min().map(|at_us| at_us.max(self.jobs_from_us));
-        [jobs, retry].into_iter().flatten().min()
+        if self.fenced {
+            return None;
+        }
+        let mark = self.mark_is_due().filter(|_| !self.is_marking);
+        let may_work = !self.job_is_running && self.damage.get().is_none();
+        let has_job = !self.jobs.is_empty() || self.unindexed().is_some();
+        let scrub = (!self.scrub.0.is_empty()).then_some(self.scrub.1);
+        let jobs = if has_job { Some(self.jobs_from_us) } else { scrub.map(|at_us| at_us.max(self.jobs_from_us)) };
+        [retry, mark, jobs.filter(|_| may_work)].into_iter().flatten().min()
     }
 }

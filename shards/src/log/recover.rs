@@ -5,8 +5,8 @@
 //! every change after it may be interrupted: the next start finds the same log.
 
 use super::format::{ALIGNMENT, BATCH_MAGIC, BatchHeader, HEADER_BYTES, SegmentHeader};
-use super::index::{IndexBuilder, SegmentIndex};
-use super::job::{check, read_index};
+use super::index::SegmentIndex;
+use super::job::{self, check, read_index};
 use super::mark::{self, Mark};
 use super::segment::{Found, Walk};
 use super::{Log, Sealed, Start};
@@ -158,11 +158,11 @@ pub fn survey(
     };
     let total: usize = begun.iter().map(|(_, map)| map.bytes().len()).sum();
     survey.read_whole = total <= read_at_start;
-    progress.expect(begun.len() as u64);
+    progress.expect(2 * total as u64); // the other half is loading the tables
     let mut begun = begun.into_iter().peekable();
     while let Some((header, map)) = begun.next_if(|(header, _)| survey.continues(header)) {
         survey.cut = None; // an older one was judged when this segment was begun
-        progress.add(1);
+        progress.add(map.bytes().len() as u64);
         survey.add(storage, header, map)?;
     }
     // What does not continue the chain: is anything of it proof that something promised is missing?
@@ -170,7 +170,7 @@ pub fn survey(
     for (segment, map) in headless {
         if !is_zero(map.bytes()) {
             broken = broken.or(Some(Place { segment, offset: 0 }));
-            survey.look_for_promises(map.bytes(), shard);
+            survey.look_for_promises(map.bytes(), shard, None);
         }
         survey.unused.push(segment);
     }
@@ -179,10 +179,20 @@ pub fn survey(
         broken = broken.or(Some(Place { segment, offset: 0 }));
         if header.epoch >= survey.epoch {
             // A segment is begun only when everything before it is on disk.
-            survey.durable_seq = survey.durable_seq.max(header.first_seq.saturating_sub(1));
+            let next_seq = header.rewritten.map_or(header.first_seq, |rewritten| rewritten.next_seq);
+            survey.durable_seq = survey.durable_seq.max(next_seq.saturating_sub(1));
         }
-        survey.look_for_promises(&map.bytes()[HEADER_BYTES..], shard);
+        survey.look_for_promises(&map.bytes()[HEADER_BYTES..], shard, Some(header.salt));
         survey.unused.push(segment);
+    }
+    // An index is made when the whole segment is on disk.
+    for file in &survey.files {
+        if let FileName::Index(number) = *file
+            && !survey.segments.iter().any(|sound| sound.header.segment == number)
+            && let Some(index) = SegmentIndex::decode(storage.map(*file)?).filter(|index| index.end().shard == shard)
+        {
+            survey.durable_seq = survey.durable_seq.max(index.end().next_seq - 1);
+        }
     }
     if survey.durable_seq >= survey.next_seq {
         let last = survey.segments.last();
@@ -241,27 +251,17 @@ impl Survey {
                 index
             }
             None => {
-                let mut walk = Walk::new(header, bytes);
-                let mut builder = IndexBuilder::default();
-                while let Some(batch) = walk.next_batch() {
-                    for found in batch.records() {
-                        builder.push(&found.record, found.offset, found.bytes.len() as u32);
-                    }
-                }
-                let at = Place { segment, offset: walk.at as u64 };
-                if !walk.finish() {
+                let (end, made) = job::index(segment, bytes).map_err(|offset| {
                     let durable_seq = header.rewritten.map_or(0, |rewritten| rewritten.next_seq - 1);
-                    return Err(RecoveryError::Corrupt { at, seq: walk.next_seq, durable_seq });
-                }
-                let rest = &bytes[walk.at..];
+                    RecoveryError::Corrupt { at: Place { segment, offset }, seq: header.first_seq, durable_seq }
+                })?;
+                let rest = &bytes[end.end as usize..];
                 if !is_zero(rest) {
-                    self.cut = Some(at);
-                    self.next_seq = walk.next_seq;
+                    self.cut = Some(Place { segment, offset: end.end.into() });
                     self.epoch = header.epoch;
-                    self.look_for_promises(rest, header.shard);
+                    self.look_for_promises(rest, header.shard, Some(header.salt));
                 }
-                let end = walk.end();
-                SegmentIndex::made(builder.finish(&end))
+                SegmentIndex::made(made)
                     .ok_or_else(|| io::Error::other("an index that was just made cannot be read"))?
             }
         };
@@ -275,12 +275,15 @@ impl Survey {
     }
 
     /// Looks behind damage for batches that name something as flushed.
-    fn look_for_promises(&mut self, bytes: &[u8], shard: u16) {
+    /// `salt` is the segment's, if it is known: without it anybody's document could promise something.
+    fn look_for_promises(&mut self, bytes: &[u8], shard: u16, salt: Option<u64>) {
         for at in (0..bytes.len()).step_by(ALIGNMENT) {
             if bytes[at..].starts_with(&BATCH_MAGIC.to_le_bytes())
                 && let Some((batch, _)) = BatchHeader::decode(&bytes[at..])
                 && batch.shard == shard
                 && batch.epoch >= self.epoch
+                && salt.is_none_or(|salt| salt == batch.salt)
+                && batch.durable_seq < batch.first_seq
             {
                 self.durable_seq = self.durable_seq.max(batch.durable_seq);
             }
@@ -304,10 +307,15 @@ pub fn open(
         FileName::Mark | FileName::Staged => None,
     });
     let segment = highest.max().unwrap_or(0) + 1;
+    // A killed server may have left bytes in the cache of the system that were never flushed. The header that follows
+    // says that everything before it is on disk.
+    for sound in segments.iter().filter(|sound| !sound.is_indexed) {
+        storage.write(FileName::Segment(sound.header.segment), 0, &[])?;
+    }
     let create = |bytes: usize| storage.create(FileName::Segment(segment), bytes as u64);
     let map = match create(sizes.first) {
         // On a full disk there is room for the header at least: reads are served, and writes once there is space.
-        Err(error) if error.kind() == io::ErrorKind::StorageFull => create(SEGMENT_BYTES_LEAST)?,
+        Err(error) if is_full(&error) => create(SEGMENT_BYTES_LEAST)?,
         created => created?,
     };
     let segment_bytes = map.bytes().len();
@@ -372,12 +380,17 @@ pub fn open(
         maps,
         sealed,
         unread,
-        mark_slot: mark.slot,
+        mark,
         segment,
         segment_bytes,
         salt,
     };
     Ok((Log::new(start, sizes), recovery))
+}
+
+/// Whether an error means that there is no room.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn is_zero(bytes: &[u8]) -> bool {

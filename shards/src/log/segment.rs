@@ -256,7 +256,7 @@ impl<'a> Rewriter<'a> {
 
     fn flush(&mut self) -> io::Result<()> {
         if !self.buffer.is_empty() {
-            self.storage.write(FileName::Staged, self.written as u64, &self.buffer)?;
+            self.storage.write_behind(FileName::Staged, self.written as u64, &self.buffer)?;
             self.written += self.buffer.len();
             self.buffer.clear();
         }

@@ -36,7 +36,9 @@ enum Phase {
         rewrite: Rewrite,
         seq: u64,
     },
-    Rewriting,
+    Rewriting {
+        output: u32,
+    },
     /// Moving records to their places in the new segment.
     Moving {
         segment: u32,
@@ -51,31 +53,41 @@ enum Phase {
     },
 }
 
-impl Compaction {
-    /// Whether it has something to do in the next turn.
-    pub(super) fn is_busy(&self) -> bool {
-        matches!(self.phase, Phase::LookingUp { .. } | Phase::Moving { .. })
-    }
-}
-
 impl Shard {
+    /// Nothing is changed that may be needed for repair.
+    fn must_not_compact(&self) -> bool {
+        self.log.damage().is_some() || self.log.is_fenced()
+    }
+
+    /// Whether compaction has something to do in the next turn.
+    pub(super) fn compacts(&self) -> bool {
+        let has_work = match self.compaction.phase {
+            Phase::LookingUp { .. } | Phase::Moving { .. } => true,
+            Phase::WaitingForDisk { seq, .. } | Phase::Settling { seq, .. } => self.log.durable_seq() >= seq,
+            Phase::Idle | Phase::Rewriting { .. } => false,
+        };
+        has_work && !self.must_not_compact()
+    }
+
     pub(super) fn compaction_deadline_us(&self) -> Option<u64> {
-        let waits = matches!(self.compaction.phase, Phase::Idle) && !self.log.sealed().is_empty() && !self.is_fenced();
+        let is_idle = matches!(self.compaction.phase, Phase::Idle) && !self.must_not_compact();
+        let waits = is_idle && !self.log.sealed().is_empty();
         waits.then_some(self.compaction.next_look_us + COMPACTION_IDLE_US)
     }
 
     /// One turn's worth of compaction.
     pub(super) fn compact(&mut self) {
-        if self.log.damage().is_some() || self.log.is_fenced() {
-            return; // nothing is changed that may be needed for repair
+        if self.must_not_compact() {
+            return;
         }
         self.compaction.phase = match std::mem::take(&mut self.compaction.phase) {
             Phase::Idle => self.look(),
             Phase::LookingUp { rewrite, at } => self.look_up(rewrite, at),
             Phase::WaitingForDisk { mut rewrite, seq } if self.log.durable_seq() >= seq => {
                 rewrite.durable_seq = seq;
+                let output = rewrite.output;
                 self.log.enqueue(Job::Rewrite(rewrite));
-                Phase::Rewriting
+                Phase::Rewriting { output }
             }
             Phase::Moving { segment, sources, moved, at } => self.move_some(segment, sources, moved, at),
             Phase::Settling { sources, seq } if self.log.durable_seq() >= seq => {
@@ -109,7 +121,7 @@ impl Shard {
             let kept = self.compaction.kept.get(&sealed.segment);
             let kept = kept.filter(|(_, until_us)| self.ticks_us < *until_us).map_or(0, |(kept, _)| *kept);
             let droppable = garbage.saturating_sub(kept);
-            candidates.push(Candidate { segment: sealed.segment, bytes, droppable, has_index: true });
+            candidates.push(Candidate { segment: sealed.segment, bytes, droppable });
             drops.push(drop_history);
         }
         candidates.reverse();
@@ -123,8 +135,11 @@ impl Shard {
         };
         let sources = candidates[range.clone()].iter().zip(&drops[range]).map(source).collect();
         let keep_deletes_from = Version(self.now_us.saturating_sub(TOMBSTONE_RETENTION_US));
-        let output = self.log.number();
-        Phase::LookingUp { rewrite: Rewrite { output, sources, older, durable_seq: 0, keep_deletes_from }, at: 0 }
+        let (output, bytes_max) = (self.log.number(), self.limits.segments.max);
+        Phase::LookingUp {
+            rewrite: Rewrite { output, sources, older, durable_seq: 0, bytes_max, keep_deletes_from },
+            at: 0,
+        }
     }
 
     /// Of which tables a segment's history may be dropped. `newer` gathers the bytes of history in newer segments.
@@ -177,13 +192,17 @@ impl Shard {
     pub(super) fn rewritten(&mut self, mut done: RewriteDone) {
         let (segment, sources) = (done.segment, done.sources.clone());
         let moved = std::mem::take(&mut done.moved);
-        self.log.replace(done);
-        self.compaction.phase = Phase::Moving { segment, sources, moved, at: 0 };
+        let is_awaited = matches!(self.compaction.phase, Phase::Rewriting { output } if output == segment);
+        if is_awaited && self.log.replace(done) {
+            self.compaction.phase = Phase::Moving { segment, sources, moved, at: 0 };
+        } else {
+            self.log.drop_replaced(vec![segment]);
+        }
     }
 
-    /// The job has failed.
-    pub(super) fn rewrite_failed(&mut self) {
-        if matches!(self.compaction.phase, Phase::Rewriting) {
+    /// A job has failed; perhaps the rewrite.
+    pub(super) fn job_failed(&mut self) {
+        if matches!(self.compaction.phase, Phase::Rewriting { .. }) && !self.log.rewrites() {
             self.compaction.phase = Phase::Idle;
             self.compaction.next_look_us = self.ticks_us + 10 * COMPACTION_INTERVAL_US;
         }

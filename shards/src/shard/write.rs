@@ -42,14 +42,14 @@ impl Shard {
         Ok((!has_expired(&record, self.now_ms())).then(stored))
     }
 
-    /// The record that a write meets, unless it has expired.
-    fn present(&self, table: TableId, key: &[u8]) -> Result<Option<Entry>, Unreadable> {
+    /// The record that a write meets, unless it has expired; and when what is stored there expires.
+    fn present(&self, table: TableId, key: &[u8]) -> Result<(Option<Entry>, Option<u64>), Unreadable> {
         match self.table(table).get(key) {
             Some(entry) if entry.expires => {
                 let record = self.log.read(entry.location)?;
-                Ok((!has_expired(&record, self.now_ms())).then_some(entry))
+                Ok(((!has_expired(&record, self.now_ms())).then_some(entry), record.expires_ms))
             }
-            entry => Ok(entry),
+            entry => Ok((entry, None)),
         }
     }
 
@@ -75,20 +75,23 @@ impl Shard {
 
     /// Applies a write, or gives it back where the log has no room just now.
     fn try_apply(&mut self, from: u16, write: Write) -> Result<(), Write> {
-        let Ok((previous, stored)) = self.present(write.table, write.body.key()).and_then(|previous| {
+        let met = self.present(write.table, write.body.key()).and_then(|(previous, expires_ms)| {
             let stored = self.load_previous(&write, previous)?;
-            Ok((previous, stored))
-        }) else {
+            Ok((previous, expires_ms, stored))
+        });
+        let Ok((previous, expires_ms, stored)) = met else {
             self.answer(from, &write, Outcome::Refused(Refusal::Damaged));
             return Ok(());
         };
         // A record must reach its readers whole: patches do not make it larger than a packet may be.
         let too_large =
             write.operation == Operation::Patch && stored + write.body.len() > 2 * self.limits.packet_bytes_max;
-        let refusal = match self.log.room(write.body.len() + stored + DOCUMENT_SLACK_BYTES) {
+        // What a put leaves free is enough to delete something on a full disk.
+        let slack = if write.body.document().is_empty() { 0 } else { DOCUMENT_SLACK_BYTES };
+        let refusal = match self.log.room(write.body.len() + stored + slack) {
             _ if too_large => Refusal::TooLarge,
             Room::Yes if write.operation == Operation::Insert && previous.is_some() => Refusal::Exists,
-            Room::Yes => match self.apply(from, &write, previous) {
+            Room::Yes => match self.apply(from, &write, previous, expires_ms) {
                 Ok(()) => return Ok(()),
                 Err(refusal) => refusal,
             },
@@ -121,7 +124,14 @@ impl Shard {
         Ok(self.previous.len())
     }
 
-    fn apply(&mut self, from: u16, write: &Write, previous: Option<Entry>) -> Result<(), Refusal> {
+    /// `expired_at`: when what is stored there expires.
+    fn apply(
+        &mut self,
+        from: u16,
+        write: &Write,
+        previous: Option<Entry>,
+        expired_at: Option<u64>,
+    ) -> Result<(), Refusal> {
         let version = self.clock.stamp(self.now_us);
         let key = write.body.key();
         let (record_kind, kind, mode) = match write.operation {
@@ -152,7 +162,8 @@ impl Shard {
         let entry =
             Entry { location: placed.location, version, bytes: placed.bytes, expires: placed.expires_ms.is_some() };
         let holds_back = definition.deliver == Deliver::Committed;
-        if holds_back {
+        // A message changes nothing that readers see.
+        if holds_back && kind != EventKind::Message {
             table.hold_back(key, table.get(key));
         }
         let replaced = match kind {
@@ -168,8 +179,11 @@ impl Shard {
         if let Some(replaced) = replaced {
             self.log.release(replaced.location.segment, write.table, replaced.bytes.into());
         }
-        if let Some(at_ms) = placed.expires_ms.filter(|_| !replaced.is_some_and(|replaced| replaced.expires)) {
-            self.expiries.insert((at_ms, version), (write.table, key.into()));
+        if let (Some(at_ms), Some(replaced)) = (expired_at, replaced) {
+            self.expiries.remove(&(at_ms, replaced.version, write.table, key.into()));
+        }
+        if let Some(at_ms) = placed.expires_ms {
+            self.expiries.insert((at_ms, version, write.table, key.into()));
         }
         let position = self.log.position();
         let event = Event {
@@ -203,7 +217,9 @@ impl Shard {
         let durable = self.log.durable_seq();
         while self.held_back.front().is_some_and(|(event, _)| event.position.seq <= durable) {
             let Some((event, after)) = self.held_back.pop_front() else { break };
-            self.table_mut(event.table).commit(event.body.key(), after);
+            if event.kind != EventKind::Message {
+                self.table_mut(event.table).commit(event.body.key(), after);
+            }
             self.fan_out(event);
         }
     }
@@ -212,18 +228,14 @@ impl Shard {
     pub(super) fn evict_expired(&mut self) {
         let now_ms = self.now_ms();
         for _ in 0..crate::limits::EXPIRED_PER_TURN {
-            let Some(first) = self.expiries.first_entry().filter(|first| first.key().0 <= now_ms) else { return };
-            let (id, key) = first.remove();
+            if self.expiries.first().is_none_or(|(at_ms, ..)| *at_ms > now_ms) {
+                return;
+            }
+            let Some((_, version, id, key)) = self.expiries.pop_first() else { return };
             let table = &mut self.tables[usize::from(id.0)];
-            let Some(entry) = table.get(&key).filter(|entry| entry.expires) else { continue };
-            // It may have been written again since, with a later end.
-            match self.log.read(entry.location).map(|record| record.expires_ms) {
-                Ok(Some(at_ms)) if at_ms > now_ms => _ = self.expiries.insert((at_ms, entry.version), (id, key)),
-                Ok(Some(_)) => {
-                    table.remove(&key);
-                    self.log.release(entry.location.segment, id, entry.bytes.into());
-                }
-                _ => {}
+            if let Some(entry) = table.get(&key).filter(|entry| entry.version == version) {
+                table.remove(&key);
+                self.log.release(entry.location.segment, id, entry.bytes.into());
             }
         }
     }

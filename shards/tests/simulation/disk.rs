@@ -435,6 +435,10 @@ impl Storage for Disk {
         state.sync(file, true)
     }
 
+    fn write_behind(&self, file: FileName, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.append(file, offset, data)
+    }
+
     fn shrink(&self, file: FileName, bytes: u64) -> io::Result<()> {
         let mut state = self.state.borrow_mut();
         let node = state.node(file)?;

@@ -7,7 +7,7 @@ use crate::oracle::{Bounds, Check, Model, promised};
 use crate::world::{Tables, World, links, open};
 use shards::link::Links;
 use shards::shard::Shard;
-use shards::storage::{FileName, Storage, StorageCompletion, StorageRequest};
+use shards::storage::FileName;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -90,18 +90,8 @@ fn run_jobs(shard: &mut Shard, disk: &Disk, mut now_us: u64, turns_max: usize) -
         let mut rests = true;
         while let Some(request) = shard.storage_request() {
             rests = false;
-            let completion = match request {
-                StorageRequest::Commit { segment, offset, data } => {
-                    StorageCompletion::Committed(disk.write(FileName::Segment(segment), offset, &data))
-                }
-                StorageRequest::Create { segment, bytes } => {
-                    let result = disk.create(FileName::Segment(segment), bytes);
-                    StorageCompletion::Created { segment, result }
-                }
-                StorageRequest::Job(job) => StorageCompletion::Done(job.run(disk)),
-            };
             // What is wrong, the shard says by itself.
-            let _ = shard.storage_complete(completion);
+            let _ = shard.storage_complete(request.run(disk));
         }
         shard.end_turn();
         quiet = if rests { quiet + 1 } else { 0 };

@@ -137,6 +137,7 @@ pub struct Node {
     pub notes: Vec<Note>,
     commit: Option<Commit>,
     create: Option<(u32, u64)>,
+    mark: Option<StorageRequest>,
     job: Option<Job>,
     /// The last seq that was flushed.
     synced: u64,
@@ -202,6 +203,7 @@ impl World {
                 notes: Vec::new(),
                 commit: None,
                 create: None,
+                mark: None,
                 job: None,
                 synced,
                 heard: VecDeque::new(),
@@ -428,6 +430,11 @@ impl World {
                         return Err(format!("shard {at} asks for a second segment"));
                     }
                 }
+                Some(request @ StorageRequest::Mark { .. }) => {
+                    if node.mark.replace(request).is_some() {
+                        return Err(format!("shard {at} asks for a second mark"));
+                    }
+                }
                 Some(StorageRequest::Job(job)) => {
                     if node.job.replace(job).is_some() {
                         return Err(format!("shard {at} asks for a second job"));
@@ -468,7 +475,6 @@ impl World {
                 Job::Index { .. } => "indexes",
                 Job::Rewrite(_) => "rewrites",
                 Job::Remove { .. } => "removals",
-                Job::Mark { .. } => "marks",
                 Job::Scrub { .. } => "scrubs",
             };
             *self.happened.entry(what).or_default() += 1;
@@ -477,6 +483,13 @@ impl World {
                 *self.happened.entry("failed jobs").or_default() += 1;
             }
             completions.push(StorageCompletion::Done(result));
+        }
+        if node.mark.is_some()
+            && chance()
+            && let Some(request) = node.mark.take()
+        {
+            *self.happened.entry("marks").or_default() += 1;
+            completions.push(request.run(&node.disk));
         }
         if node.create.is_some()
             && chance()
@@ -675,11 +688,11 @@ impl World {
     /// Whether the loop around a shard would take a turn now.
     fn must_wake(&mut self, at: usize) -> bool {
         let now_us = self.now_us;
-        let Node { shard, commit, create, job, .. } = &mut self.nodes[at];
+        let Node { shard, commit, create, job, mark, .. } = &mut self.nodes[at];
         let sleeps = shard.may_sleep();
         shard.wake_up();
         let is_due = shard.deadline_us().is_some_and(|deadline_us| deadline_us <= now_us);
-        !sleeps || is_due || commit.is_some() || create.is_some() || job.is_some()
+        !sleeps || is_due || commit.is_some() || create.is_some() || job.is_some() || mark.is_some()
     }
 
     fn verify_rest(&self) -> Check {

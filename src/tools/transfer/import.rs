@@ -296,9 +296,9 @@ impl Import {
             self.turn()?;
         }
         for (shard, directory) in self.shards.iter_mut().zip(&self.directories) {
-            if let Some(job) = shard.last_job() {
+            if let Some(request) = shard.last_request() {
                 // Without it a start knows less of the last flush, and loses nothing.
-                let _ = job.run(directory);
+                let _ = request.run(directory);
             }
         }
         Ok(())
