@@ -235,3 +235,49 @@ fn holds_shards(path: &Path) -> io::Result<bool> {
 pub fn shard_folder(shard: u16, layout: u32) -> String {
     if layout == 0 { format!("shard-{shard:02}") } else { format!("shard-{shard:02}.{layout}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A data directory of two shards with a file in each, in layout `layout`.
+    fn made(path: &Path, layout: u32) {
+        let mut data = DataDirectory::open(path, 2).unwrap();
+        data.manifest.layout = layout;
+        data.save().unwrap();
+        for shard in 0..2 {
+            std::fs::create_dir_all(data.shard_path(shard)).unwrap();
+            std::fs::write(data.shard_path(shard).join("00000001.log"), b"x").unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_never_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        made(folder.path(), 1);
+        std::fs::rename(folder.path().join("shard-01.1"), folder.path().join("elsewhere")).unwrap();
+        let refused = DataDirectory::open(folder.path(), 2).unwrap_err();
+        assert!(matches!(&refused, DataError::NoShard(path) if path.ends_with("shard-01.1")), "{refused}");
+        std::fs::remove_file(folder.path().join("manifest.json")).unwrap();
+        let refused = DataDirectory::open(folder.path(), 2).unwrap_err();
+        assert!(matches!(refused, DataError::NoManifest(_)), "{refused}");
+        assert!(folder.path().join("shard-00.1/00000001.log").exists(), "nothing is removed");
+    }
+
+    #[test]
+    fn other_layouts_go_but_not_what_somebody_keeps() {
+        let folder = tempfile::tempdir().unwrap();
+        made(folder.path(), 0);
+        made(folder.path(), 2);
+        let old = folder.path().join("shard-00");
+        std::fs::create_dir_all(old.join("damaged-2026")).unwrap();
+        for kept in ["shard-00-copy", "shard-0.1", "shard-00.1.bak"] {
+            std::fs::create_dir_all(folder.path().join(kept)).unwrap();
+        }
+        drop(DataDirectory::open(folder.path(), 2).unwrap());
+        assert!(!old.exists() && !folder.path().join("shard-01").exists());
+        for kept in ["shard-00-copy", "shard-0.1", "shard-00.1.bak", "shard-00.2", "damaged-2026-of-shard-00"] {
+            assert!(folder.path().join(kept).exists(), "{kept}");
+        }
+    }
+}

@@ -264,6 +264,20 @@ mod tests {
             drop(data);
             assert!(contents(path) == before, "{shards} shards");
         }
+        // Rot is found before anything is changed, though the indexes say nothing of it.
+        {
+            let mut data = DataDirectory::open(path, 1).unwrap();
+            let files = Directory::open(&data.shard_path(0)).unwrap();
+            let segment = files.path(crate::storage::FileName::Segment(1));
+            let mut bytes = std::fs::read(&segment).unwrap();
+            bytes[3000] ^= 1;
+            std::fs::write(&segment, &bytes).unwrap();
+            let refused = reshard(&mut data, 3, limits().segment_sizes(), &Progress::default());
+            assert!(matches!(refused, Err(ReshardError::Recovery { shard: 0, .. })), "{refused:?}");
+            assert_eq!(data.manifest.shards, 2);
+            bytes[3000] ^= 1;
+            std::fs::write(&segment, &bytes).unwrap();
+        }
         // Killed in the middle: what was begun is removed, the layout is as it was.
         let data = DataDirectory::open(path, 1).unwrap();
         let begun = data.path_in_layout(0, data.manifest.layout + 1);

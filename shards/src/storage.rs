@@ -67,7 +67,7 @@ pub trait Storage {
     fn create(&self, file: FileName, bytes: u64) -> io::Result<Box<dyn Mapped>>;
     /// Writes and flushes; makes the file if it is absent.
     fn write(&self, file: FileName, offset: u64, data: &[u8]) -> io::Result<()>;
-    /// Writes; the next [`Storage::write`] to the file flushes it. For much data that nobody waits for: it may take its
+    /// Writes, and makes the file if it is absent; the next [`Storage::write`] to the file flushes it. For much data that nobody waits for: it may take its
     /// time, so that the disk is free for others.
     fn write_behind(&self, file: FileName, offset: u64, data: &[u8]) -> io::Result<()> {
         self.write(file, offset, data)
@@ -224,7 +224,7 @@ impl Storage for Directory {
     }
 
     fn write_behind(&self, file: FileName, offset: u64, data: &[u8]) -> io::Result<()> {
-        let file = OpenOptions::new().write(true).open(self.path(file))?;
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(self.path(file))?;
         let started = Instant::now();
         file.write_all_at(data, offset)?;
         let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;

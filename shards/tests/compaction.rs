@@ -6,7 +6,6 @@ mod common;
 
 use common::{START_US, TABLE, World, attribute, bytes_of, key, put, table, write};
 use shards::command::Operation;
-use shards::limits::SEGMENT_SHARE;
 use shards::log::format::RecordKind;
 use shards::schema::{Kind, Retention, Role, TableDef};
 use shards::storage::FileName;
@@ -84,9 +83,7 @@ fn files_are_at_most_half_as_large_again_as_what_is_live() {
              indexes: {factor:.2} of what is live, {of_sealed:.2} without preallocated segments"
         );
         assert!(of_sealed <= 1.5, "round {round}: {of_sealed:.2} of what is live, without preallocated segments");
-        // How much is preallocated depends on the size of the log before compaction.
-        let most = if round == 1 { 1.5 } else { 1.5 + 2.0 / SEGMENT_SHARE as f64 };
-        assert!(factor <= most, "round {round}: {factor:.2} of what is live");
+        assert!(factor <= 1.5, "round {round}: {factor:.2} of what is live");
         let all = bytes_of(folder.path(), "");
         assert!(all <= log + index + 16 * 1024, "other files take {} bytes", all - log - index);
         check(&world, &expected);

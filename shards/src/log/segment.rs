@@ -186,12 +186,12 @@ impl<'a> Rewriter<'a> {
     /// `header.rewritten` is filled in at the end. `durable_seq` is known to be on disk: records may be left out because
     /// of newer ones up to there.
     pub fn new(storage: &'a dyn Storage, header: SegmentHeader, durable_seq: u64) -> io::Result<Rewriter<'a>> {
-        storage.create(FileName::Staged, HEADER_BYTES as u64)?;
+        begin_staged(storage)?;
         Ok(Rewriter {
             storage,
             header,
-            buffer: Vec::new(),
-            written: HEADER_BYTES,
+            buffer: vec![0; HEADER_BYTES],
+            written: 0,
             open: None,
             checksum: header.previous_checksum,
             durable_seq,
@@ -291,9 +291,18 @@ impl<'a> Rewriter<'a> {
 
 /// Writes the index of a segment, whole or not at all.
 pub fn write_index(storage: &dyn Storage, segment: u32, bytes: &[u8]) -> io::Result<()> {
-    storage.create(FileName::Staged, bytes.len() as u64)?;
-    storage.write(FileName::Staged, 0, bytes)?;
+    begin_staged(storage)?;
+    storage.write_behind(FileName::Staged, 0, bytes)?;
+    storage.write(FileName::Staged, 0, &[])?;
     storage.rename(FileName::Staged, FileName::Index(segment))
+}
+
+/// What was left of an earlier one must not shine through.
+fn begin_staged(storage: &dyn Storage) -> io::Result<()> {
+    match storage.remove(FileName::Staged) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 const _: () = assert!(RECORD_HEADER_BYTES > 24 + 4, "the field that `push` looks at is in the header");

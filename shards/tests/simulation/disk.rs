@@ -348,6 +348,14 @@ fn no_space() -> io::Error {
 }
 
 impl State {
+    /// Makes a file that is absent.
+    fn make(&mut self, file: FileName) {
+        if !self.nodes.contains_key(&file) {
+            self.journal.push(Effect::Create { file, bytes: 0 });
+            self.nodes.insert(file, Node::new(Arc::default()));
+        }
+    }
+
     fn used(&self) -> usize {
         self.nodes.values().map(Node::len).sum()
     }
@@ -427,15 +435,13 @@ impl Storage for Disk {
 
     fn write(&self, file: FileName, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut state = self.state.borrow_mut();
-        if !state.nodes.contains_key(&file) {
-            state.journal.push(Effect::Create { file, bytes: 0 });
-            state.nodes.insert(file, Node::new(Arc::default()));
-        }
+        state.make(file);
         state.write(file, offset as usize, data)?;
         state.sync(file, true)
     }
 
     fn write_behind(&self, file: FileName, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.state.borrow_mut().make(file);
         self.append(file, offset, data)
     }
 
