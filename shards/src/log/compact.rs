@@ -1,5 +1,5 @@
 //! Compaction: segments of which enough can be dropped are written anew without it, together with their neighbours if
-//! those are small. The shard decides what to rewrite ([`Plan`]) and looks up, a few records a turn, which of them are
+//! those are small. The shard decides what to rewrite ([`plan`]) and looks up, a few records a turn, which of them are
 //! still the newest; a job copies them ([`Rewrite`]); the shard then moves its records to the new places, again a few a
 //! turn, and has the old files removed. A crash at any point leaves the old segments or the new one (`recover.rs`).
 //!
