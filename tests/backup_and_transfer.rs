@@ -26,6 +26,7 @@ use tempfile::TempDir;
 /// Runs a verb to its end.
 fn tool(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tablecast"));
+    command.env_remove("TABLECAST_TEST_IO");
     command.args(arguments).stdin(Stdio::null()).output().expect("run tablecast")
 }
 
@@ -526,6 +527,7 @@ fn records_come_from_standard_input_too() {
         {"table":"T","id":4,"value":{"at":{"$date":"soon"}}}
     "#;
     let mut child = Command::new(env!("CARGO_BIN_EXE_tablecast"))
+        .env_remove("TABLECAST_TEST_IO")
         .args(["import", &place.text("app"), "-", "--data", &place.text("data"), "--shards", "1"])
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())

@@ -46,6 +46,7 @@ fn another_number_of_shards_keeps_every_record_even_if_killed_in_the_middle() {
     let mut interrupted = 0;
     for round in 0..8u64 {
         let mut child = Command::new(env!("CARGO_BIN_EXE_tablecast"))
+            .env_remove("TABLECAST_TEST_IO")
             .args(["run", &server.app().display().to_string(), "--data", &server.data().display().to_string()])
             .args(["--shards", "3", "--http", "127.0.0.1:0", "--mqtt", "off"])
             .stdout(Stdio::null())

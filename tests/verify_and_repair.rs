@@ -122,6 +122,7 @@ fn copy_all(from: &Path, to: &Path) {
 /// Runs a verb: its exit code and what it prints.
 fn tool(data: &Path, arguments: &[&str]) -> (i32, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tablecast"));
+    command.env_remove("TABLECAST_TEST_IO");
     let output = command.args(arguments).arg("--data").arg(data).output().expect("start tablecast");
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     let code = output.status.code().unwrap_or_else(|| panic!("{arguments:?} ended by a signal: {text}"));
