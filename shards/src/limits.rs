@@ -144,12 +144,12 @@ pub const COMPACTION_INTERVAL_US: u64 = 1_000_000;
 /// A shard that sleeps wakes for such a look after this.
 pub const COMPACTION_IDLE_US: u64 = 30_000_000;
 /// Records that one turn looks up for a compaction: some ten microseconds.
-pub const COMPACTION_RECORDS_PER_TURN: usize = 64;
+pub const COMPACTION_RECORDS_PER_TURN: usize = 32;
 /// Bytes that a rewritten segment is written in. A commit that comes behind such a piece waits for it: few large ones
 /// touch fewer commits than many small ones.
 pub const REWRITE_BYTES: usize = 1 << 20;
 /// Writing them may keep the disk busy for one part in this many of the time.
-pub const WRITE_BEHIND_SHARE: u32 = 16;
+pub const WRITE_BEHIND_SHARE: u32 = 40;
 /// Records that one turn removes because they have expired.
 pub const EXPIRED_PER_TURN: usize = 256;
 /// Default for [`SegmentSizes::read_at_start`]: some tens of milliseconds.
