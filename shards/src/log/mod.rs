@@ -1,6 +1,7 @@
 //! The append log of one shard: records gather in the open batch; a flush writes and syncs it while the next batch
 //! fills (group commit with no timer); bytes not yet written are read from the batches in memory, all others through
-//! read-only maps. `format.rs` has the bytes, `recover.rs` what happens at start.
+//! read-only maps. `format.rs` has the bytes, `recover.rs` what happens at start, `job.rs` what is done to full segments
+//! behind the shard's back: indexes, compaction (`compact.rs`), a search for rot.
 
 pub mod compact;
 pub mod format;
@@ -13,7 +14,7 @@ pub mod segment;
 
 use crate::clock::Version;
 use crate::limits::{
-    BATCH_BYTES_MAX, MARK_INTERVAL_US, SCRUB_INTERVAL_US, SEGMENT_RETRY_US, SEGMENT_SHARE, SegmentSizes,
+    BATCH_BYTES_MAX, MARK_INTERVAL_US, SALT_FACTOR, SCRUB_INTERVAL_US, SEGMENT_RETRY_US, SEGMENT_SHARE, SegmentSizes,
     UNSYNCED_BYTES_MAX,
 };
 use crate::schema::TableId;
@@ -160,6 +161,8 @@ pub struct Log {
     maps: BTreeMap<u32, Box<dyn Mapped>>,
     /// In the order of their seq.
     sealed: Vec<Sealed>,
+    /// Of them, those whose index has no file yet.
+    without_index: usize,
     usage: BTreeMap<u32, Usage>,
     active: Active,
     spare: Spare,
@@ -228,6 +231,7 @@ impl Log {
             shard: start.shard,
             epoch: start.epoch,
             maps: start.maps,
+            without_index: start.sealed.iter().filter(|sealed| !sealed.is_indexed).count(),
             sealed: start.sealed,
             usage: BTreeMap::new(),
             active: Active { segment: start.segment, bytes: start.segment_bytes, first_seq: start.next_seq },
@@ -307,8 +311,10 @@ impl Log {
 
     /// A record is no longer the newest of its key.
     pub fn release(&mut self, segment: u32, table: TableId, bytes: u64) {
-        let live = &mut self.usage.entry(segment).or_default().table(table).live;
-        *live = live.saturating_sub(bytes);
+        if let Some(usage) = self.usage.get_mut(&segment) {
+            let live = &mut usage.table(table).live;
+            *live = live.saturating_sub(bytes);
+        }
     }
 
     /// The position of the newest event.
@@ -380,7 +386,7 @@ impl Log {
                 let before = std::mem::replace(&mut self.active, Active { segment, bytes, first_seq: next_seq });
                 self.retire(&before, next_seq);
                 // Any change will do: the salt only has to differ from what may lie in recycled blocks.
-                (segment, 0, self.open.salt.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1))
+                (segment, 0, self.open.salt.wrapping_mul(SALT_FACTOR).wrapping_add(1))
             }
             None if self.open.count == 0 => return,
             None => (self.open.segment, end, self.open.salt),
@@ -403,6 +409,7 @@ impl Log {
             self.forget(segment);
         } else {
             self.sealed.push(Sealed { segment, first_seq, next_seq, index: None, is_indexed: false });
+            self.without_index += 1;
         }
     }
 
@@ -560,11 +567,12 @@ impl Log {
         if self.damage.get().is_some() {
             return None; // nothing is changed that may be needed for repair
         }
-        if let Some(sealed) = self.unindexed() {
-            return Some(Job::Index { segment: sealed.segment, next_seq: sealed.next_seq });
-        }
+        // First what may give space back: on a full disk no index can be made.
         if let Some(job) = self.jobs.pop_front() {
             return Some(job);
+        }
+        if let Some(sealed) = self.unindexed() {
+            return Some(Job::Index { segment: sealed.segment, next_seq: sealed.next_seq });
         }
         let (unread, due_us) = &mut self.scrub;
         if ticks_us < *due_us {
@@ -591,6 +599,9 @@ impl Log {
 
     /// A sealed segment that is on disk and has no index yet.
     fn unindexed(&self) -> Option<&Sealed> {
+        if self.without_index == 0 {
+            return None; // asked in every turn, and there may be thousands
+        }
         self.sealed.iter().find(|sealed| !sealed.is_indexed && sealed.next_seq <= self.durable_seq + 1)
     }
 
@@ -681,6 +692,7 @@ impl Log {
                         if let Some(sealed) = self.sealed.iter_mut().find(|sealed| sealed.segment == segment) {
                             sealed.index = Some(index);
                             sealed.is_indexed = true;
+                            self.without_index -= 1;
                         }
                     }
                     Done::Damaged(place) => self.damage.set(Some(place)),

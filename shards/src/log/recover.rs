@@ -19,7 +19,7 @@ use std::io;
 /// What recovery found.
 #[derive(Debug, Default)]
 pub struct Recovery {
-    /// Records in the indexes, and records that had to be read because no index was there.
+    /// Entries of indexes that were there, and of those that were made because none was.
     pub indexed: u64,
     pub walked: u64,
     pub segments: usize,
@@ -191,7 +191,7 @@ pub fn survey(
             && !survey.segments.iter().any(|sound| sound.header.segment == number)
             && let Some(index) = SegmentIndex::decode(storage.map(*file)?).filter(|index| index.end().shard == shard)
         {
-            survey.durable_seq = survey.durable_seq.max(index.end().next_seq - 1);
+            survey.durable_seq = survey.durable_seq.max(index.end().next_seq.saturating_sub(1));
         }
     }
     if survey.durable_seq >= survey.next_seq {
@@ -246,13 +246,17 @@ impl Survey {
                 };
                 if let Some(offset) = damage {
                     let at = Place { segment, offset };
-                    return Err(RecoveryError::Corrupt { at, seq: header.first_seq, durable_seq: end.next_seq - 1 });
+                    return Err(RecoveryError::Corrupt {
+                        at,
+                        seq: header.first_seq,
+                        durable_seq: end.next_seq.saturating_sub(1),
+                    });
                 }
                 index
             }
             None => {
                 let (end, made) = job::index(segment, bytes).map_err(|offset| {
-                    let durable_seq = header.rewritten.map_or(0, |rewritten| rewritten.next_seq - 1);
+                    let durable_seq = header.rewritten.map_or(0, |rewritten| rewritten.next_seq.saturating_sub(1));
                     RecoveryError::Corrupt { at: Place { segment, offset }, seq: header.first_seq, durable_seq }
                 })?;
                 let rest = &bytes[end.end as usize..];
@@ -274,8 +278,7 @@ impl Survey {
         Ok(())
     }
 
-    /// Looks behind damage for batches that name something as flushed.
-    /// `salt` is the segment's, if it is known: without it anybody's document could promise something.
+    /// Looks behind damage for batches that name something as flushed. `salt` is the segment's, if it is known: without it anybody's document could promise something.
     fn look_for_promises(&mut self, bytes: &[u8], shard: u16, salt: Option<u64>) {
         for at in (0..bytes.len()).step_by(ALIGNMENT) {
             if bytes[at..].starts_with(&BATCH_MAGIC.to_le_bytes())
@@ -291,8 +294,8 @@ impl Survey {
     }
 }
 
-/// Opens the log of one shard: judges it, and starts a new epoch in a fresh segment. Gives the indexes of the segments,
-/// oldest first, for the tables. `salt` is any random number.
+/// Opens the log of one shard: judges it, and starts a new epoch in a fresh segment. The indexes of its segments are there
+/// to load the tables from. `salt` is any random number.
 pub fn open(
     storage: &dyn Storage,
     shard: u16,

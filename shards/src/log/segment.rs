@@ -139,7 +139,7 @@ impl<'a> WalkedBatch<'a> {
         std::iter::from_fn(move || {
             let (record, length) = Record::decode_unchecked(&body[offset..])?;
             if !std::mem::replace(&mut is_first, false) {
-                seq += 1 + u64::from(record.skipped);
+                seq = seq.saturating_add(1 + u64::from(record.skipped));
             }
             let found = Found { seq, offset: (start + offset) as u32, bytes: &body[offset..offset + length], record };
             offset += length;
@@ -155,7 +155,7 @@ impl<'a> WalkedBatch<'a> {
             bytes += found.bytes.len();
             last = found.seq;
         }
-        (count == self.header.count && count > 0 && bytes == self.body.len()).then_some(last + 1)
+        (count == self.header.count && count > 0 && bytes == self.body.len()).then(|| last.checked_add(1))?
     }
 }
 

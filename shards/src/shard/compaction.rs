@@ -100,21 +100,22 @@ impl Shard {
 
     /// Looks for something to rewrite.
     fn look(&mut self) -> Phase {
-        if self.ticks_us < self.compaction.next_look_us || self.now_us == 0 {
+        if self.ticks_us < self.compaction.next_look_us {
             return Phase::Idle;
         }
         let sealed = self.log.sealed();
-        // Nothing may have changed for hours; what is only due to time is found soon enough.
         self.compaction.next_look_us = self.ticks_us + COMPACTION_INTERVAL_US;
-        if sealed.is_empty() || sealed.iter().any(|sealed| !sealed.is_indexed) {
-            return Phase::Idle;
-        }
+        // What is dropped depends on what older segments hold: their indexes say so.
+        let indexed = sealed.iter().take_while(|sealed| sealed.is_indexed).count();
         let mut newer_history = Vec::new();
         let mut drops: Vec<Vec<bool>> = Vec::new();
         let mut candidates = Vec::new();
-        for sealed in sealed.iter().rev() {
+        for (at, sealed) in sealed.iter().enumerate().rev() {
             let Some(usage) = self.log.usage(sealed.segment) else { continue };
             let drop_history = self.droppable_tables(usage, &mut newer_history);
+            if at >= indexed {
+                continue;
+            }
             let tables = usage.tables.iter().zip(&drop_history);
             let garbage: u64 = tables.filter(|(_, drop)| **drop).map(|(table, _)| table.bytes - table.live).sum();
             let bytes = usage.tables.iter().map(|table| table.bytes).sum();
