@@ -2,6 +2,7 @@
 //!
 //! A shard is plain data behind one thread. The thread's loop (root crate, `shard_thread.rs`) does, each turn:
 //!
+//! 0. [`Shard::begin_turn`]: a bounded number of records that have expired go, compaction takes a step (`compaction.rs`);
 //! 1. hands received bytes to the protocol sessions, which call [`Shard::submit`], [`Shard::read`],
 //!    [`Shard::subscribe`], … here;
 //! 2. [`Shard::receive`]: takes a bounded number of messages from the rings, the control lane before the data lane;
@@ -62,6 +63,9 @@ struct OpenScan {
     owner: ScanOwner,
     scan: Scan,
 }
+
+/// Entries of an index that are loaded before progress is told.
+const COUNTED_TOGETHER: u64 = 4096;
 
 /// What expires: time (milliseconds since 1970), version, table and key of every such record.
 type Expiries = BTreeSet<(u64, Version, TableId, Box<[u8]>)>;
@@ -160,9 +164,14 @@ impl Shard {
             }
         };
         let entries: u64 = indexes.iter().map(|index| index.len() as u64).sum();
-        let share = progress.left() / (entries * self.links.shards() as u64).max(1);
+        let share = (progress.left() / (entries * self.links.shards() as u64).max(1)).max(1);
+        let mut counted = 0;
         index::merge(&indexes, &mut |segment, found| {
-            progress.add(share);
+            // The counter is shared by all shards: it is touched now and then.
+            counted += share;
+            if counted >= COUNTED_TOGETHER * share {
+                progress.add(std::mem::take(&mut counted));
+            }
             if current != Some(found.table) {
                 finish(current.replace(found.table), &mut rows);
             }
@@ -177,6 +186,7 @@ impl Shard {
             rows.push((found.key.into(), Entry { location, version: found.version, bytes: found.bytes, expires }));
             *live.entry((segment, found.table)).or_default() += u64::from(found.bytes);
         });
+        progress.add(counted);
         finish(current, &mut rows);
         for ((segment, table), bytes) in live {
             self.log.hold(segment, table, bytes);
@@ -433,7 +443,7 @@ impl Shard {
         let expiry = self
             .expiries
             .first()
-            .map(|(at_ms, ..)| self.ticks_us + (at_ms.saturating_mul(1000)).saturating_sub(self.now_us));
+            .map(|(at_ms, ..)| self.ticks_us.saturating_add(at_ms.saturating_mul(1000).saturating_sub(self.now_us)));
         [self.log.deadline_us(), self.compaction_deadline_us(), expiry].into_iter().flatten().min()
     }
 

@@ -166,16 +166,14 @@ impl Shard {
         if holds_back && kind != EventKind::Message {
             table.hold_back(key, table.get(key));
         }
-        let replaced = match kind {
+        let (replaced, after) = match kind {
             EventKind::Put => {
-                let replaced = table.set(key, entry);
                 self.log.hold(entry.location.segment, write.table, entry.bytes.into());
-                replaced
+                (table.set(key, entry), Some(entry))
             }
-            EventKind::Delete => table.remove(key),
-            EventKind::Message => None,
+            EventKind::Delete => (table.remove(key), None),
+            EventKind::Message => (None, None),
         };
-        let after = table.get(key);
         if let Some(replaced) = replaced {
             self.log.release(replaced.location.segment, write.table, replaced.bytes.into());
         }
@@ -224,7 +222,7 @@ impl Shard {
         }
     }
 
-    /// Removes records that have expired, a bounded number; nobody is told. Gives when the next one is due.
+    /// Removes records that have expired, a bounded number; nobody is told.
     pub(super) fn evict_expired(&mut self) {
         let now_ms = self.now_ms();
         for _ in 0..crate::limits::EXPIRED_PER_TURN {
@@ -249,7 +247,7 @@ impl Shard {
     }
 }
 
-pub(super) fn has_expired(record: &Record<'_>, now_ms: u64) -> bool {
+fn has_expired(record: &Record<'_>, now_ms: u64) -> bool {
     record.expires_ms.is_some_and(|at| at <= now_ms)
 }
 
@@ -266,5 +264,5 @@ fn expiry(definition: &TableDef, version: Version, document: &[u8]) -> Option<u6
             _ => None,
         }
     });
-    said.or_else(|| definition.expiration_ms.map(|after| version.0 / 1000 + after))
+    said.or_else(|| definition.expiration_ms.map(|after| (version.0 / 1000).saturating_add(after)))
 }
