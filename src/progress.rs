@@ -4,12 +4,12 @@
 use shards::progress::Progress;
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Shows progress on standard error until it is dropped.
 pub struct Shown {
-    stop: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -21,7 +21,7 @@ const WIDTH: usize = 40;
 impl Shown {
     /// `what` is a verb with -ing.
     pub fn start(what: &'static str, progress: Arc<Progress>) -> Shown {
-        let stop = Arc::new(AtomicU64::new(0));
+        let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let body = move || show(what, &progress, &stopped);
         // Without a thread there is no bar; the work goes on.
@@ -32,7 +32,7 @@ impl Shown {
 
 impl Drop for Shown {
     fn drop(&mut self) {
-        self.stop.store(1, Ordering::Release);
+        self.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
             let _ = thread.join();
@@ -40,12 +40,12 @@ impl Drop for Shown {
     }
 }
 
-fn show(what: &str, progress: &Progress, stop: &AtomicU64) {
+fn show(what: &str, progress: &Progress, stop: &AtomicBool) {
     let is_terminal = std::io::stderr().is_terminal();
     let started = Instant::now();
     let mut next_line = BAR_AFTER;
     let mut drawn = false;
-    while stop.load(Ordering::Acquire) == 0 {
+    while !stop.load(Ordering::Acquire) {
         std::thread::park_timeout(REDRAW);
         if started.elapsed() < next_line {
             continue;

@@ -117,6 +117,7 @@ pub fn now_us() -> u64 {
 impl<R: Reactor> ShardThread<R> {
     pub fn new(reactor: R, parts: Parts) -> ShardThread<R> {
         let Parts { shard, catalog, directory, wake, shared, kinds, cores } = parts;
+        let damage_is_known = shard.damage().is_some(); // what was found at start was said there
         ShardThread {
             reactor,
             shard,
@@ -134,7 +135,7 @@ impl<R: Reactor> ShardThread<R> {
             starved: Vec::new(),
             segments: Vec::new(),
             background: mpsc::channel(),
-            damage_is_known: false,
+            damage_is_known,
             no_room: false,
             work_fails: false,
             stop_at_us: None,
@@ -535,7 +536,7 @@ impl<R: Reactor> ShardThread<R> {
         let name = format!("disk-{}", self.shard.index());
         let cores = self.cores.clone();
         let body = move || {
-            // Not on this shard's core, unless it is the only one. Where that is refused it works as well.
+            // On any core of the process, not on this shard's alone. Where that is refused it works as well.
             let _ = reactor::run_on(&cores);
             // A shard that never hears of its work would wait for ever.
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&directory)));

@@ -54,7 +54,12 @@ impl std::fmt::Display for DataError {
                 write!(f, "the data directory has format {found}; this version reads format {FORMAT_VERSION}")
             }
             DataError::NoShard(path) => {
-                write!(f, "{} is missing, with all its records; restore it from a backup", path.display())
+                write!(
+                    f,
+                    "{} is missing, with all its records; restore it from a backup, or make an empty folder of that name to \
+                     go on without them",
+                    path.display()
+                )
             }
             DataError::NoManifest(path) => {
                 write!(
