@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::hint::black_box;
 use tablecast::protocol::http::request;
-use tablecast::protocol::mqtt::packet::{Version, decode, write_publish_head, write_suback};
+use tablecast::protocol::mqtt::packet::{PublishHead, Version, decode, write_suback};
 use tablecast::protocol::ws::frame;
 
 const MAX: usize = 1 << 20;
@@ -67,8 +67,21 @@ fn mqtt(criterion: &mut Criterion) {
         group.bench_function(format!("PUBLISH {version:?} QoS 1/ours"), |bencher| {
             bencher.iter(|| {
                 out.clear();
-                let topic = black_box(("Sensors", "/", "101"));
-                write_publish_head(version, true, false, topic, None, PAYLOAD.len(), &mut out);
+                let head = PublishHead {
+                    version,
+                    qos: 1,
+                    dup: false,
+                    retain: false,
+                    topic: black_box(("Sensors", "/", "101")),
+                    topic_alias: None,
+                    payload_is_text: false,
+                    content_type: None,
+                    message_expiry: None,
+                    properties: &[],
+                    subscription_identifiers: &[],
+                    payload_bytes: PAYLOAD.len(),
+                };
+                head.write(&mut out);
                 out.extend_from_slice(black_box(PAYLOAD));
             });
         });

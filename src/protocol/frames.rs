@@ -3,7 +3,7 @@
 
 use super::format::{self, Format, write_json_text};
 use super::framing::{Opcode, write_chunk, write_header};
-use super::mqtt::packet::{Version, publish_bytes, write_publish_head};
+use super::mqtt::packet::{PublishHead, Version};
 use super::payload::OCTET_STREAM;
 use shards::document::{self, Writer};
 use shards::event::EventKind;
@@ -97,13 +97,24 @@ impl FrameEncoder {
         let acknowledged = kind.has(FrameKind::ACKNOWLEDGED);
         let payload_bytes = self.payload.len();
         let start = out.len();
+        let head = PublishHead {
+            version,
+            qos: u8::from(acknowledged),
+            dup: false,
+            retain: kind.has(FrameKind::RETAIN),
+            topic: (path, slash, context.key_text),
+            topic_alias: None,
+            payload_is_text: false,
+            content_type,
+            message_expiry: None,
+            properties: &[],
+            subscription_identifiers: &[],
+            payload_bytes,
+        };
         if in_web_socket {
-            let packet_bytes = publish_bytes(version, acknowledged, topic_bytes, content_type, payload_bytes);
-            write_header(Opcode::Binary, packet_bytes, out);
+            write_header(Opcode::Binary, head.packet_bytes(), out);
         }
-        let retain = kind.has(FrameKind::RETAIN);
-        let topic = (path, slash, context.key_text);
-        let packet_id_at = write_publish_head(version, acknowledged, retain, topic, content_type, payload_bytes, out);
+        let packet_id_at = head.write(out);
         out.extend_from_slice(&self.payload);
         Some(Encoded { packet_id_at: packet_id_at.map(|at| at - start) })
     }

@@ -5,9 +5,16 @@
 
 use super::property::{self, Properties};
 
+mod write;
+pub use write::{
+    AckKind, ConnAck, PublishHead, write_ack, write_connack, write_disconnect, write_pingresp, write_suback,
+    write_unsuback,
+};
+pub(super) use write::{write_text, write_variable};
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// 3.1.1
+    /// 3.1.1, and 3.1, which a server reads in the same way
     V4,
     /// 5.0
     V5,
@@ -52,27 +59,85 @@ impl std::fmt::Display for PacketError {
 /// Reason codes, MQTT 5 §2.4.
 pub mod reason {
     pub const SUCCESS: u8 = 0x00;
+    pub const DISCONNECT_WITH_WILL: u8 = 0x04;
+    pub const NO_MATCHING_SUBSCRIBERS: u8 = 0x10;
     pub const NO_SUBSCRIPTION_EXISTED: u8 = 0x11;
+    pub const CONTINUE_AUTHENTICATION: u8 = 0x18;
+    pub const REAUTHENTICATE: u8 = 0x19;
     pub const UNSPECIFIED: u8 = 0x80;
     pub const MALFORMED_PACKET: u8 = 0x81;
     pub const PROTOCOL_ERROR: u8 = 0x82;
+    pub const IMPLEMENTATION_SPECIFIC: u8 = 0x83;
     pub const UNSUPPORTED_PROTOCOL_VERSION: u8 = 0x84;
+    pub const CLIENT_IDENTIFIER_NOT_VALID: u8 = 0x85;
     pub const BAD_CREDENTIALS: u8 = 0x86;
+    pub const NOT_AUTHORIZED: u8 = 0x87;
     pub const SERVER_UNAVAILABLE: u8 = 0x88;
+    pub const SERVER_BUSY: u8 = 0x89;
+    pub const BANNED: u8 = 0x8a;
     pub const SERVER_SHUTTING_DOWN: u8 = 0x8b;
     pub const BAD_AUTHENTICATION_METHOD: u8 = 0x8c;
     pub const KEEP_ALIVE_TIMEOUT: u8 = 0x8d;
     pub const SESSION_TAKEN_OVER: u8 = 0x8e;
     pub const TOPIC_FILTER_INVALID: u8 = 0x8f;
     pub const TOPIC_NAME_INVALID: u8 = 0x90;
+    pub const PACKET_IDENTIFIER_IN_USE: u8 = 0x91;
+    pub const PACKET_IDENTIFIER_NOT_FOUND: u8 = 0x92;
     pub const RECEIVE_MAXIMUM_EXCEEDED: u8 = 0x93;
     pub const TOPIC_ALIAS_INVALID: u8 = 0x94;
     pub const PACKET_TOO_LARGE: u8 = 0x95;
+    pub const MESSAGE_RATE_TOO_HIGH: u8 = 0x96;
     pub const QUOTA_EXCEEDED: u8 = 0x97;
+    pub const ADMINISTRATIVE_ACTION: u8 = 0x98;
     pub const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
+    pub const RETAIN_NOT_SUPPORTED: u8 = 0x9a;
     pub const QOS_NOT_SUPPORTED: u8 = 0x9b;
+    pub const USE_ANOTHER_SERVER: u8 = 0x9c;
+    pub const SERVER_MOVED: u8 = 0x9d;
     pub const SHARED_SUBSCRIPTIONS_NOT_SUPPORTED: u8 = 0x9e;
+    pub const CONNECTION_RATE_EXCEEDED: u8 = 0x9f;
+    pub const MAXIMUM_CONNECT_TIME: u8 = 0xa0;
     pub const SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED: u8 = 0xa1;
+    pub const WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED: u8 = 0xa2;
+}
+
+/// The reason codes that a client may give, by packet (§3.4.2.1, §3.5.2.1, §3.6.2.1, §3.7.2.1, §3.14.2.1, §3.15.2.1).
+mod given {
+    use super::reason::*;
+
+    /// PUBACK and PUBREC [MQTT-3.4.2-1, MQTT-3.5.2-1].
+    pub const RECEIVED: &[u8] = &[
+        SUCCESS,
+        NO_MATCHING_SUBSCRIBERS,
+        UNSPECIFIED,
+        IMPLEMENTATION_SPECIFIC,
+        NOT_AUTHORIZED,
+        TOPIC_NAME_INVALID,
+        PACKET_IDENTIFIER_IN_USE,
+        QUOTA_EXCEEDED,
+        PAYLOAD_FORMAT_INVALID,
+    ];
+    /// PUBREL and PUBCOMP [MQTT-3.6.2-1, MQTT-3.7.2-1].
+    pub const RELEASED: &[u8] = &[SUCCESS, PACKET_IDENTIFIER_NOT_FOUND];
+    /// DISCONNECT [MQTT-3.14.2-1].
+    pub const DISCONNECT: &[u8] = &[
+        SUCCESS,
+        DISCONNECT_WITH_WILL,
+        UNSPECIFIED,
+        MALFORMED_PACKET,
+        PROTOCOL_ERROR,
+        IMPLEMENTATION_SPECIFIC,
+        TOPIC_NAME_INVALID,
+        RECEIVE_MAXIMUM_EXCEEDED,
+        TOPIC_ALIAS_INVALID,
+        PACKET_TOO_LARGE,
+        MESSAGE_RATE_TOO_HIGH,
+        QUOTA_EXCEEDED,
+        ADMINISTRATIVE_ACTION,
+        PAYLOAD_FORMAT_INVALID,
+    ];
+    /// AUTH [MQTT-3.15.2-1].
+    pub const AUTH: &[u8] = &[CONTINUE_AUTHENTICATION, REAUTHENTICATE];
 }
 
 /// CONNACK return codes, MQTT 3.1.1 §3.2.2.3.
@@ -82,6 +147,7 @@ pub mod return_code {
     pub const IDENTIFIER_REJECTED: u8 = 2;
     pub const SERVER_UNAVAILABLE: u8 = 3;
     pub const BAD_CREDENTIALS: u8 = 4;
+    pub const NOT_AUTHORIZED: u8 = 5;
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -220,7 +286,7 @@ impl<'a> Input<'a> {
 }
 
 /// The value and the length of a variable byte integer; `None`: more bytes are needed.
-fn variable(bytes: &[u8]) -> Result<Option<(u32, usize)>> {
+pub(super) fn variable(bytes: &[u8]) -> Result<Option<(u32, usize)>> {
     let mut value = 0;
     for (index, byte) in bytes.iter().take(4).enumerate() {
         value |= u32::from(byte & 0x7f) << (7 * index);
@@ -262,10 +328,10 @@ pub fn decode(input: &[u8], version: Version, bytes_max: usize) -> Result<Option
     let packet = match first >> 4 {
         1 => Packet::Connect(Box::new(connect(&mut body)?)),
         3 => Packet::Publish(publish(flags, &mut body, version)?),
-        4 => Packet::PubAck(ack(&mut body, version, property::PUBACK)?),
-        5 => Packet::PubRec(ack(&mut body, version, property::PUBACK)?),
-        6 => Packet::PubRel(ack(&mut body, version, property::PUBACK)?),
-        7 => Packet::PubComp(ack(&mut body, version, property::PUBACK)?),
+        4 => Packet::PubAck(ack(&mut body, version, given::RECEIVED)?),
+        5 => Packet::PubRec(ack(&mut body, version, given::RECEIVED)?),
+        6 => Packet::PubRel(ack(&mut body, version, given::RELEASED)?),
+        7 => Packet::PubComp(ack(&mut body, version, given::RELEASED)?),
         8 => subscribe(&mut body, version)?,
         10 => unsubscribe(&mut body, version)?,
         12 => Packet::PingReq,
@@ -287,7 +353,7 @@ fn connect<'a>(body: &mut Input<'a>) -> Result<Connect<'a>> {
     let name = body.binary()?;
     let level = body.byte()?;
     let version = match (name, level) {
-        (b"MQTT", 4) => Version::V4,
+        (b"MQTT", 4) | (b"MQIsdp", 3) => Version::V4,
         (b"MQTT", 5) => Version::V5,
         _ => return Err(PacketError::UnsupportedVersion),
     };
@@ -337,16 +403,10 @@ fn publish<'a>(flags: u8, body: &mut Input<'a>, version: Version) -> Result<Publ
 }
 
 #[inline(always)] // one copy of the packet less
-fn ack<'a>(body: &mut Input<'a>, version: Version, allowed: property::Set) -> Result<Ack<'a>> {
+fn ack<'a>(body: &mut Input<'a>, version: Version, codes: &[u8]) -> Result<Ack<'a>> {
     let packet_id = body.packet_id()?;
-    let mut ack = Ack { packet_id, reason: reason::SUCCESS, properties: Properties::default() };
-    if version == Version::V5 && !body.0.is_empty() {
-        ack.reason = body.byte()?;
-        if !body.0.is_empty() {
-            ack.properties = property::read(body, allowed)?;
-        }
-    }
-    Ok(ack)
+    let (reason, properties) = reason_and_properties(body, version, codes, property::PUBACK)?;
+    Ok(Ack { packet_id, reason, properties })
 }
 
 fn subscribe<'a>(body: &mut Input<'a>, version: Version) -> Result<Packet<'a>> {
@@ -365,6 +425,9 @@ fn subscribe<'a>(body: &mut Input<'a>, version: Version) -> Result<Packet<'a>> {
             return Err(PacketError::Protocol("retain handling 3 does not exist")); // §3.8.3.1
         }
         let (no_local, retain_as_published) = (options & 4 != 0, options & 8 != 0);
+        if no_local && filter.starts_with("$share/") {
+            return Err(PacketError::Protocol("no local on a shared subscription")); // [MQTT-3.8.3-4]
+        }
         filters.push(Filter { filter, qos, no_local, retain_as_published, retain_handling });
     }
     if filters.is_empty() {
@@ -387,203 +450,35 @@ fn unsubscribe<'a>(body: &mut Input<'a>, version: Version) -> Result<Packet<'a>>
 }
 
 fn disconnect<'a>(body: &mut Input<'a>, version: Version) -> Result<Packet<'a>> {
-    let (reason, properties) = reason_and_properties(body, version, property::DISCONNECT)?;
+    let (reason, properties) = reason_and_properties(body, version, given::DISCONNECT, property::DISCONNECT)?;
     Ok(Packet::Disconnect { reason, properties })
 }
 
 fn auth<'a>(body: &mut Input<'a>) -> Result<Packet<'a>> {
-    let (reason, properties) = reason_and_properties(body, Version::V5, property::AUTH)?;
+    let (reason, properties) = reason_and_properties(body, Version::V5, given::AUTH, property::AUTH)?;
+    if properties.authentication_method().is_none() {
+        return Err(PacketError::Protocol("AUTH without a method")); // §3.15.2.2.2
+    }
     Ok(Packet::Auth { reason, properties })
 }
 
+/// What is left out is success, and no properties.
 #[inline(always)] // one copy of the packet less
 fn reason_and_properties<'a>(
     body: &mut Input<'a>,
     version: Version,
+    codes: &[u8],
     allowed: property::Set,
 ) -> Result<(u8, Properties<'a>)> {
-    if version == Version::V4 || body.0.is_empty() {
+    if version == Version::V4 {
         return Ok((reason::SUCCESS, Properties::default()));
     }
-    let reason = body.byte()?;
+    let reason = if body.0.is_empty() { reason::SUCCESS } else { body.byte()? };
+    if !codes.contains(&reason) {
+        return Err(PacketError::Protocol("a reason code that this packet cannot have"));
+    }
     let properties = if body.0.is_empty() { Properties::default() } else { property::read(body, allowed)? };
     Ok((reason, properties))
-}
-
-pub(super) fn write_variable(mut value: u32, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// Bytes of a variable byte integer.
-pub(super) fn variable_length(value: usize) -> usize {
-    match value {
-        0..=0x7f => 1,
-        0x80..=0x3fff => 2,
-        0x4000..=0x1f_ffff => 3,
-        _ => 4,
-    }
-}
-
-pub(super) fn write_text(text: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(&(text.len() as u16).to_be_bytes());
-    out.extend_from_slice(text.as_bytes());
-}
-
-/// Appends a small packet: a fixed header and a body of less than 128 bytes, or more.
-fn write_packet(first: u8, body: &[u8], out: &mut Vec<u8>) {
-    out.push(first);
-    write_variable(body.len() as u32, out);
-    out.extend_from_slice(body);
-}
-
-/// What a CONNACK of version 5 says of this server. `None` and `false` stand for "not said".
-#[derive(Clone, Debug, Default)]
-pub struct ConnAck<'a> {
-    pub session_present: bool,
-    /// A reason code for version 5, a return code for 3.1.1.
-    pub code: u8,
-    pub assigned_client_id: Option<&'a str>,
-    pub server_keep_alive: Option<u16>,
-    pub receive_maximum: Option<u16>,
-    pub maximum_packet_size: Option<u32>,
-    /// The session ends with the connection, whatever the client asked for.
-    pub no_session_expiry: bool,
-    pub reason_string: Option<&'a str>,
-}
-
-pub fn write_connack(version: Version, connack: &ConnAck<'_>, out: &mut Vec<u8>) {
-    let mut body = vec![u8::from(connack.session_present), connack.code];
-    if version == Version::V5 {
-        let mut list = Vec::new();
-        if connack.code == reason::SUCCESS {
-            if connack.no_session_expiry {
-                property::write_u32(property::id::SESSION_EXPIRY_INTERVAL, 0, &mut list);
-            }
-            if let Some(maximum) = connack.receive_maximum {
-                property::write_u16(property::id::RECEIVE_MAXIMUM, maximum, &mut list);
-            }
-            property::write_byte(property::id::MAXIMUM_QOS, 1, &mut list);
-            if let Some(maximum) = connack.maximum_packet_size {
-                property::write_u32(property::id::MAXIMUM_PACKET_SIZE, maximum, &mut list);
-            }
-            property::write_byte(property::id::SUBSCRIPTION_IDENTIFIERS_AVAILABLE, 0, &mut list);
-            property::write_byte(property::id::SHARED_SUBSCRIPTION_AVAILABLE, 0, &mut list);
-        }
-        if let Some(client_id) = connack.assigned_client_id {
-            property::write_string(property::id::ASSIGNED_CLIENT_IDENTIFIER, client_id, &mut list);
-        }
-        if let Some(seconds) = connack.server_keep_alive {
-            property::write_u16(property::id::SERVER_KEEP_ALIVE, seconds, &mut list);
-        }
-        if let Some(text) = connack.reason_string {
-            property::write_string(property::id::REASON_STRING, text, &mut list);
-        }
-        write_variable(list.len() as u32, &mut body);
-        body.extend_from_slice(&list);
-    }
-    write_packet(0x20, &body, out);
-}
-
-/// PUBACK; a reason string only goes with a failure, and only to version 5.
-pub fn write_puback(version: Version, packet_id: u16, code: u8, text: Option<&str>, out: &mut Vec<u8>) {
-    let [high, low] = packet_id.to_be_bytes();
-    if version == Version::V4 || code == reason::SUCCESS {
-        return out.extend_from_slice(&[0x40, 2, high, low]);
-    }
-    let mut body = vec![high, low, code];
-    write_reason_string(text, &mut body);
-    write_packet(0x40, &body, out);
-}
-
-fn write_reason_string(text: Option<&str>, body: &mut Vec<u8>) {
-    let mut list = Vec::new();
-    if let Some(text) = text {
-        property::write_string(property::id::REASON_STRING, text, &mut list);
-    }
-    write_variable(list.len() as u32, body);
-    body.extend_from_slice(&list);
-}
-
-pub fn write_suback(version: Version, packet_id: u16, codes: &[u8], out: &mut Vec<u8>) {
-    write_codes(0x90, version, packet_id, codes, out);
-}
-
-/// 3.1.1 has no codes here (§3.11).
-pub fn write_unsuback(version: Version, packet_id: u16, codes: &[u8], out: &mut Vec<u8>) {
-    let codes = if version == Version::V4 { &[] } else { codes };
-    write_codes(0xb0, version, packet_id, codes, out);
-}
-
-fn write_codes(first: u8, version: Version, packet_id: u16, codes: &[u8], out: &mut Vec<u8>) {
-    let mut body = packet_id.to_be_bytes().to_vec();
-    if version == Version::V5 {
-        body.push(0);
-    }
-    body.extend_from_slice(codes);
-    write_packet(first, &body, out);
-}
-
-pub fn write_pingresp(out: &mut Vec<u8>) {
-    out.extend_from_slice(&[0xd0, 0]);
-}
-
-/// Only version 5 has a DISCONNECT from the server.
-pub fn write_disconnect(code: u8, text: Option<&str>, out: &mut Vec<u8>) {
-    let mut body = vec![code];
-    write_reason_string(text, &mut body);
-    write_packet(0xe0, &body, out);
-}
-
-/// The head of an outgoing PUBLISH: everything before the payload of `payload_bytes`. Gives the place of the packet
-/// identifier in `out`, for QoS 1. Each subscriber's identifier is filled in by its outbox.
-pub fn write_publish_head(
-    version: Version,
-    acknowledged: bool,
-    retain: bool,
-    topic: (&str, &str, &str),
-    content_type: Option<&str>,
-    payload_bytes: usize,
-    out: &mut Vec<u8>,
-) -> Option<usize> {
-    let topic_bytes = topic.0.len() + topic.1.len() + topic.2.len();
-    let property_bytes = content_type.map_or(0, |text| 3 + text.len());
-    let list_bytes = if version == Version::V5 { variable_length(property_bytes) + property_bytes } else { 0 };
-    let remaining = 2 + topic_bytes + if acknowledged { 2 } else { 0 } + list_bytes + payload_bytes;
-    out.push(0x30 | u8::from(acknowledged) << 1 | u8::from(retain));
-    write_variable(remaining as u32, out);
-    out.extend_from_slice(&(topic_bytes as u16).to_be_bytes());
-    for part in [topic.0, topic.1, topic.2] {
-        out.extend_from_slice(part.as_bytes());
-    }
-    let packet_id_at = acknowledged.then(|| {
-        out.extend_from_slice(&[0, 0]);
-        out.len() - 2
-    });
-    if version == Version::V5 {
-        write_variable(property_bytes as u32, out);
-        if let Some(text) = content_type {
-            property::write_string(property::id::CONTENT_TYPE, text, out);
-        }
-    }
-    packet_id_at
-}
-
-/// The length of a PUBLISH written with that head.
-pub fn publish_bytes(
-    version: Version,
-    acknowledged: bool,
-    topic_bytes: usize,
-    content_type: Option<&str>,
-    payload_bytes: usize,
-) -> usize {
-    let property_bytes = content_type.map_or(0, |text| 3 + text.len());
-    let list_bytes = if version == Version::V5 { variable_length(property_bytes) + property_bytes } else { 0 };
-    let remaining = 2 + topic_bytes + if acknowledged { 2 } else { 0 } + list_bytes + payload_bytes;
-    1 + variable_length(remaining) + remaining
 }
 
 #[cfg(test)]

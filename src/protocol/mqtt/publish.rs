@@ -52,7 +52,7 @@ impl MqttSession {
         }
         let key_bytes = bytes.len();
         if !payload.is_empty() {
-            let content_type = properties.content_type.or(self.incoming.map(|format| format.media_type()));
+            let content_type = properties.content_type().or(self.incoming.map(|format| format.media_type()));
             payload::document(content_type, payload, &mut context.scratch.decoder, &mut bytes)
                 .map_err(|error| Goodbye::new(reason::PAYLOAD_FORMAT_INVALID, error.to_string()))?;
         }

@@ -5,8 +5,8 @@
 //! (persistent sessions), QoS 2 and shared subscriptions are refused in CONNACK and SUBACK.
 
 use super::packet::{
-    self, Ack, ConnAck, Connect, Filter, Packet, PacketError, Publish, Version, reason, return_code, write_connack,
-    write_disconnect, write_pingresp, write_puback, write_suback, write_unsuback,
+    self, Ack, AckKind, ConnAck, Connect, Filter, Packet, PacketError, Publish, Version, reason, return_code,
+    write_ack, write_connack, write_disconnect, write_pingresp, write_suback, write_unsuback,
 };
 use crate::protocol::format::Format;
 use crate::protocol::frames::{Encoding, Protocol};
@@ -148,7 +148,7 @@ impl MqttSession {
                 return Err(Goodbye::new(reason::PROTOCOL_ERROR, "a packet of a QoS 2 exchange that does not exist"));
             }
             (_, Packet::Subscribe { packet_id, properties, filters }) => {
-                if properties.subscription_identifier.is_some() {
+                if properties.subscription_identifier().is_some() {
                     let text = "subscription identifiers are not supported"; // as CONNACK has said (§3.2.2.3.12)
                     return Err(Goodbye::new(reason::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED, text));
                 }
@@ -158,7 +158,7 @@ impl MqttSession {
             (_, Packet::Unsubscribe { packet_id, filters, .. }) => self.unsubscribe(context, packet_id, &filters),
             (_, Packet::PingReq) => context.write(write_pingresp), // [MQTT-3.12.4-1]
             (_, Packet::Disconnect { reason: code, properties }) => {
-                if !self.asked_expiry && properties.session_expiry_interval.is_some_and(|seconds| seconds > 0) {
+                if !self.asked_expiry && properties.session_expiry_interval().is_some_and(|seconds| seconds > 0) {
                     // It was 0 in CONNECT [MQTT-3.14.2-2].
                     return Err(Goodbye::new(reason::PROTOCOL_ERROR, "session expiry was 0 and cannot be raised"));
                 }
@@ -178,8 +178,8 @@ impl MqttSession {
     fn connect(&mut self, context: &mut Context<'_>, connect: &Connect<'_>) -> Result<Flow, Goodbye> {
         self.version = connect.version;
         let is_v5 = connect.version == Version::V5;
-        self.packet_bytes_max = connect.properties.maximum_packet_size.map_or(usize::MAX, |bytes| bytes as usize);
-        if connect.properties.authentication_method.is_some() {
+        self.packet_bytes_max = connect.properties.maximum_packet_size().map_or(usize::MAX, |bytes| bytes as usize);
+        if connect.properties.authentication_method().is_some() {
             return Err(Goodbye::new(reason::BAD_AUTHENTICATION_METHOD, "no authentication method is supported"));
         }
         let credentials = (connect.username.is_some() || connect.password.is_some()).then(|| Credentials {
@@ -213,10 +213,10 @@ impl MqttSession {
             parts.server_keep_alive = Some(keep_alive);
         }
         self.keep_alive_us = (f64::from(keep_alive) * KEEP_ALIVE_FACTOR * 1e6) as u64;
-        self.asked_expiry = connect.properties.session_expiry_interval.is_some_and(|seconds| seconds > 0);
+        self.asked_expiry = connect.properties.session_expiry_interval().is_some_and(|seconds| seconds > 0);
         parts.no_session_expiry = self.asked_expiry;
-        self.wants_problem_information = connect.properties.request_problem_information.unwrap_or(true);
-        let window = connect.properties.receive_maximum.unwrap_or(u16::MAX).min(INFLIGHT_MAX as u16);
+        self.wants_problem_information = connect.properties.request_problem_information().unwrap_or(true);
+        let window = connect.properties.receive_maximum().unwrap_or(u16::MAX).min(INFLIGHT_MAX as u16);
         context.shard.outboxes.set_window(context.connection, window);
         if self.packet_bytes_max != usize::MAX {
             let head = if context.framing == Framing::WebSocket { 10 } else { 0 };
@@ -268,7 +268,7 @@ impl MqttSession {
             server_keep_alive: parts.server_keep_alive,
             receive_maximum: Some(RECEIVE_MAXIMUM),
             maximum_packet_size: Some(context.shard.limits().packet_bytes_max as u32),
-            no_session_expiry: parts.no_session_expiry,
+            session_expiry_interval: parts.no_session_expiry.then_some(0),
             ..ConnAck::default()
         };
         let version = self.version;
@@ -281,13 +281,13 @@ impl MqttSession {
         if publish.qos == 2 {
             return Err(Goodbye::new(reason::QOS_NOT_SUPPORTED, "QoS 2 is not supported")); // [MQTT-3.2.2-11]
         }
-        if publish.properties.topic_alias.is_some() {
+        if publish.properties.topic_alias().is_some() {
             return Err(Goodbye::new(reason::TOPIC_ALIAS_INVALID, "topic aliases are not supported")); // [MQTT-3.3.2-9]
         }
         if publish.qos == 1 && self.owed.len() >= usize::from(RECEIVE_MAXIMUM) && self.version == Version::V5 {
             return Err(Goodbye::new(reason::RECEIVE_MAXIMUM_EXCEEDED, "more publishes than the receive maximum"));
         }
-        if publish.properties.response_topic.is_some_and(|topic| topic.contains(['+', '#'])) {
+        if publish.properties.response_topic().is_some_and(|topic| topic.contains(['+', '#'])) {
             let text = "the response topic has a wildcard"; // [MQTT-3.3.2-14]
             return Err(Goodbye::new(reason::PROTOCOL_ERROR, text));
         }
@@ -342,7 +342,7 @@ impl MqttSession {
         owed.outcome = Some(outcome);
         let version = self.version;
         while let Some(Owed { packet_id, outcome: Some((code, text)) }) = self.owed.front() {
-            context.write(|out| write_puback(version, *packet_id, *code, text.as_deref(), out));
+            context.write(|out| write_ack(AckKind::PubAck, version, *packet_id, *code, text.as_deref(), out));
             self.owed.pop_front();
             self.first_tag += 1;
         }
