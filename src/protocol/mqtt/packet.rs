@@ -10,7 +10,6 @@ pub use write::{
     AckKind, ConnAck, PublishHead, write_ack, write_connack, write_disconnect, write_pingresp, write_suback,
     write_unsuback,
 };
-pub(super) use write::{write_text, write_variable};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
@@ -224,69 +223,93 @@ pub(super) struct Input<'a>(pub &'a [u8]);
 
 type Result<T> = std::result::Result<T, PacketError>;
 
+const EARLY: PacketError = PacketError::Malformed("it ends too early");
+
 impl<'a> Input<'a> {
+    #[inline]
     pub fn take(&mut self, count: usize) -> Result<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(count).ok_or(PacketError::Malformed("it ends too early"))?;
+        let (taken, rest) = self.0.split_at_checked(count).ok_or(EARLY)?;
         self.0 = rest;
         Ok(taken)
     }
 
+    #[inline]
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or(EARLY)?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    #[inline]
     pub fn byte(&mut self) -> Result<u8> {
-        Ok(self.take(1)?[0])
+        self.array().map(u8::from_be_bytes)
     }
 
+    #[inline]
     pub fn u16(&mut self) -> Result<u16> {
-        let bytes = self.take(2)?;
-        Ok(u16::from_be_bytes([bytes[0], bytes[1]]))
+        self.array().map(u16::from_be_bytes)
     }
 
+    #[inline]
     pub fn u32(&mut self) -> Result<u32> {
-        let bytes = self.take(4)?;
-        Ok(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+        self.array().map(u32::from_be_bytes)
     }
 
+    #[inline]
     pub fn binary(&mut self) -> Result<&'a [u8]> {
         let count = self.u16()?;
         self.take(usize::from(count))
     }
 
     /// UTF-8 without U+0000 [MQTT-1.5.4-1, MQTT-1.5.4-2].
+    #[inline]
     pub fn text(&mut self) -> Result<&'a str> {
         let bytes = self.binary()?;
-        let text = std::str::from_utf8(bytes).map_err(|_| PacketError::Malformed("a string is not UTF-8"))?;
-        // Without an early end: a few wide instructions for the short strings that these are.
-        if bytes.iter().fold(false, |found, byte| found | (*byte == 0)) {
-            return Err(PacketError::Malformed("a string contains U+0000"));
+        match std::str::from_utf8(bytes) {
+            Ok(text) if !has_zero(bytes) => Ok(text),
+            Ok(_) => Err(PacketError::Malformed("a string contains U+0000")),
+            Err(_) => Err(PacketError::Malformed("a string is not UTF-8")),
         }
-        Ok(text)
     }
 
     /// A variable byte integer in its shortest form [MQTT-1.5.5-1].
+    #[inline]
     pub fn variable(&mut self) -> Result<u32> {
-        match variable(self.0)? {
-            Some((value, length)) => {
-                self.0 = &self.0[length..];
-                Ok(value)
-            }
-            None => Err(PacketError::Malformed("it ends too early")),
-        }
+        let (value, length) = variable(self.0)?.ok_or(EARLY)?;
+        self.0 = &self.0[length..];
+        Ok(value)
     }
 
     /// A packet identifier: never 0 [MQTT-2.2.1-3].
+    #[inline]
     fn packet_id(&mut self) -> Result<u16> {
         match self.u16()? {
             0 => Err(PacketError::Protocol("the packet identifier is 0")),
             id => Ok(id),
         }
     }
+}
 
-    fn end(&self) -> Result<()> {
-        if self.0.is_empty() { Ok(()) } else { Err(PacketError::Malformed("bytes follow the packet's content")) }
-    }
+/// Whether one of the bytes is 0, eight at a time: what lies beyond the last whole eight is looked at together with what
+/// is before it.
+#[inline]
+fn has_zero(bytes: &[u8]) -> bool {
+    let in_word = |word: u64| word.wrapping_sub(0x0101_0101_0101_0101) & !word & 0x8080_8080_8080_8080;
+    let Some(last) = bytes.last_chunk() else { return bytes.contains(&0) };
+    let (words, _) = bytes.as_chunks();
+    words.iter().fold(in_word(u64::from_ne_bytes(*last)), |found, word| found | in_word(u64::from_ne_bytes(*word))) != 0
 }
 
 /// The value and the length of a variable byte integer; `None`: more bytes are needed.
+#[inline]
 pub(super) fn variable(bytes: &[u8]) -> Result<Option<(u32, usize)>> {
+    match bytes {
+        [byte, ..] if *byte < 0x80 => Ok(Some((u32::from(*byte), 1))),
+        _ => long_variable(bytes),
+    }
+}
+
+fn long_variable(bytes: &[u8]) -> Result<Option<(u32, usize)>> {
     let mut value = 0;
     for (index, byte) in bytes.iter().take(4).enumerate() {
         value |= u32::from(byte & 0x7f) << (7 * index);
@@ -300,56 +323,63 @@ pub(super) fn variable(bytes: &[u8]) -> Result<Option<(u32, usize)>> {
     if bytes.len() < 4 { Ok(None) } else { Err(PacketError::Malformed("a variable byte integer of more than 4 bytes")) }
 }
 
-/// The length of the packet at the start of `input`, fixed header included, once that header is there.
-pub fn packet_length(input: &[u8], bytes_max: usize) -> Result<Option<usize>> {
+/// Where the content of the packet at the start of `input` begins and ends, once its fixed header is there.
+#[inline]
+fn content(input: &[u8], bytes_max: usize) -> Result<Option<(usize, usize)>> {
     let Some(rest) = input.get(1..) else { return Ok(None) };
     let Some((remaining, header)) = variable(rest)? else { return Ok(None) };
     let length = 1 + header + remaining as usize;
-    if length > bytes_max { Err(PacketError::TooLarge) } else { Ok(Some(length)) }
+    if length > bytes_max { Err(PacketError::TooLarge) } else { Ok(Some((1 + header, length))) }
 }
+
+/// The length of the packet at the start of `input`, fixed header included, once that header is there.
+pub fn packet_length(input: &[u8], bytes_max: usize) -> Result<Option<usize>> {
+    Ok(content(input, bytes_max)?.map(|(_, end)| end))
+}
+
+/// What [`decode`] gives. A packet is large for a result: whatever reads one builds this itself and at once, for handing
+/// parts of it on costs more than reading them.
+type Decoded<'a> = Result<Option<(Packet<'a>, usize)>>;
 
 /// The packet at the start of `input` and its length; `None`: more bytes are needed. CONNECT names its version itself;
 /// `version` says how to read the others.
 pub fn decode(input: &[u8], version: Version, bytes_max: usize) -> Result<Option<(Packet<'_>, usize)>> {
-    let Some(length) = packet_length(input, bytes_max)? else { return Ok(None) };
-    let Some(whole) = input.get(..length) else { return Ok(None) };
-    let first = whole[0];
-    let mut body = Input(&whole[1..]);
-    body.variable()?;
-    let flags = first & 0x0f;
-    let expected_flags = match first >> 4 {
-        3 => flags,
-        6 | 8 | 10 => 2,
-        _ => 0,
-    };
-    if flags != expected_flags {
-        return Err(PacketError::Malformed("reserved flags of the fixed header are set")); // [MQTT-2.1.3-1]
+    let Some((begin, length)) = content(input, bytes_max)? else { return Ok(None) };
+    let Some(body) = input.get(begin..length).map(Input) else { return Ok(None) };
+    let first = input[0];
+    match first {
+        0x30..=0x3f => publish(first, body, version, length),
+        0x40 => ack(body, version, given::RECEIVED, length, Packet::PubAck),
+        0x50 => ack(body, version, given::RECEIVED, length, Packet::PubRec),
+        0x62 => ack(body, version, given::RELEASED, length, Packet::PubRel),
+        0x70 => ack(body, version, given::RELEASED, length, Packet::PubComp),
+        0x82 => subscribe(body, version, length),
+        0xa2 => unsubscribe(body, version, length),
+        0xc0 => whole(Packet::PingReq, body, length),
+        0xe0 => disconnect(body, version, length),
+        0x10 => connect(body, length),
+        0xf0 if version == Version::V5 => auth(body, length),
+        0x20 | 0x90 | 0xb0 | 0xd0 => Err(PacketError::Protocol("only a server sends this packet")),
+        0x00 | 0xf0 => Err(PacketError::Malformed("packet type 0 or 15 is reserved")),
+        _ => Err(PacketError::Malformed("reserved flags of the fixed header are set")), // [MQTT-2.1.3-1]
     }
-    let packet = match first >> 4 {
-        1 => Packet::Connect(Box::new(connect(&mut body)?)),
-        3 => Packet::Publish(publish(flags, &mut body, version)?),
-        4 => Packet::PubAck(ack(&mut body, version, given::RECEIVED)?),
-        5 => Packet::PubRec(ack(&mut body, version, given::RECEIVED)?),
-        6 => Packet::PubRel(ack(&mut body, version, given::RELEASED)?),
-        7 => Packet::PubComp(ack(&mut body, version, given::RELEASED)?),
-        8 => subscribe(&mut body, version)?,
-        10 => unsubscribe(&mut body, version)?,
-        12 => Packet::PingReq,
-        14 => disconnect(&mut body, version)?,
-        15 if version == Version::V5 => auth(&mut body)?,
-        2 | 9 | 11 | 13 => return Err(PacketError::Protocol("only a server sends this packet")),
-        _ => return Err(PacketError::Malformed("packet type 0 or 15 is reserved")),
-    };
-    body.end()?;
-    Ok(Some((packet, length)))
 }
 
-#[inline(always)] // one copy of the packet less
+#[inline(always)]
+fn whole<'a>(packet: Packet<'a>, rest: Input<'a>, length: usize) -> Decoded<'a> {
+    if rest.0.is_empty() {
+        Ok(Some((packet, length)))
+    } else {
+        Err(PacketError::Malformed("bytes follow the packet's content"))
+    }
+}
+
+#[inline(always)]
 fn properties<'a>(body: &mut Input<'a>, version: Version, allowed: property::Set) -> Result<Properties<'a>> {
     if version == Version::V4 { Ok(Properties::default()) } else { property::read(body, allowed) }
 }
 
-fn connect<'a>(body: &mut Input<'a>) -> Result<Connect<'a>> {
+fn connect<'a>(mut body: Input<'a>, length: usize) -> Decoded<'a> {
     let name = body.binary()?;
     let level = body.byte()?;
     let version = match (name, level) {
@@ -370,10 +400,10 @@ fn connect<'a>(body: &mut Input<'a>) -> Result<Connect<'a>> {
         return Err(PacketError::Malformed("a password without a user name")); // 3.1.1 [MQTT-3.1.2-22]
     }
     let keep_alive = body.u16()?;
-    let connect_properties = properties(body, version, property::CONNECT)?;
+    let connect_properties = properties(&mut body, version, property::CONNECT)?;
     let client_id = body.text()?;
     let will = if has_will {
-        let will_properties = properties(body, version, property::WILL)?;
+        let will_properties = properties(&mut body, version, property::WILL)?;
         let topic = body.text()?;
         let payload = body.binary()?;
         Some(Will { topic, payload, qos: will_qos, retain: has(0x20), properties: will_properties })
@@ -383,12 +413,12 @@ fn connect<'a>(body: &mut Input<'a>) -> Result<Connect<'a>> {
     let username = if has(0x80) { Some(body.text()?) } else { None };
     let password = if has(0x40) { Some(body.binary()?) } else { None };
     let properties = connect_properties;
-    Ok(Connect { version, clean: has(2), keep_alive, client_id, will, username, password, properties })
+    let connect = Connect { version, clean: has(2), keep_alive, client_id, will, username, password, properties };
+    whole(Packet::Connect(Box::new(connect)), body, length)
 }
 
-#[inline(always)] // one copy of the packet less
-fn publish<'a>(flags: u8, body: &mut Input<'a>, version: Version) -> Result<Publish<'a>> {
-    let (dup, qos, retain) = (flags & 8 != 0, flags >> 1 & 3, flags & 1 != 0);
+fn publish<'a>(first: u8, mut body: Input<'a>, version: Version, length: usize) -> Decoded<'a> {
+    let (dup, qos, retain) = (first & 8 != 0, first >> 1 & 3, first & 1 != 0);
     if qos == 3 {
         return Err(PacketError::Malformed("QoS 3 does not exist")); // [MQTT-3.3.1-4]
     }
@@ -397,21 +427,26 @@ fn publish<'a>(flags: u8, body: &mut Input<'a>, version: Version) -> Result<Publ
     }
     let topic = body.text()?;
     let packet_id = if qos > 0 { body.packet_id()? } else { 0 };
-    let properties = properties(body, version, property::PUBLISH)?;
-    let payload = std::mem::take(&mut body.0);
-    Ok(Publish { dup, qos, retain, topic, packet_id, properties, payload })
+    let properties = properties(&mut body, version, property::PUBLISH)?;
+    Ok(Some((Packet::Publish(Publish { dup, qos, retain, topic, packet_id, properties, payload: body.0 }), length)))
 }
 
-#[inline(always)] // one copy of the packet less
-fn ack<'a>(body: &mut Input<'a>, version: Version, codes: &[u8]) -> Result<Ack<'a>> {
+#[inline(always)]
+fn ack<'a>(
+    mut body: Input<'a>,
+    version: Version,
+    codes: &[u8],
+    length: usize,
+    kind: impl FnOnce(Ack<'a>) -> Packet<'a>,
+) -> Decoded<'a> {
     let packet_id = body.packet_id()?;
-    let (reason, properties) = reason_and_properties(body, version, codes, property::PUBACK)?;
-    Ok(Ack { packet_id, reason, properties })
+    let (reason, properties) = reason_and_properties(&mut body, version, codes, property::PUBACK)?;
+    whole(kind(Ack { packet_id, reason, properties }), body, length)
 }
 
-fn subscribe<'a>(body: &mut Input<'a>, version: Version) -> Result<Packet<'a>> {
+fn subscribe<'a>(mut body: Input<'a>, version: Version, length: usize) -> Decoded<'a> {
     let packet_id = body.packet_id()?;
-    let properties = properties(body, version, property::SUBSCRIBE)?;
+    let properties = properties(&mut body, version, property::SUBSCRIBE)?;
     let mut filters = Vec::new();
     while !body.0.is_empty() {
         let filter = body.text()?;
@@ -433,12 +468,12 @@ fn subscribe<'a>(body: &mut Input<'a>, version: Version) -> Result<Packet<'a>> {
     if filters.is_empty() {
         return Err(PacketError::Protocol("SUBSCRIBE without a filter")); // [MQTT-3.8.3-2]
     }
-    Ok(Packet::Subscribe { packet_id, properties, filters })
+    Ok(Some((Packet::Subscribe { packet_id, properties, filters }, length)))
 }
 
-fn unsubscribe<'a>(body: &mut Input<'a>, version: Version) -> Result<Packet<'a>> {
+fn unsubscribe<'a>(mut body: Input<'a>, version: Version, length: usize) -> Decoded<'a> {
     let packet_id = body.packet_id()?;
-    let properties = properties(body, version, property::UNSUBSCRIBE)?;
+    let properties = properties(&mut body, version, property::UNSUBSCRIBE)?;
     let mut filters = Vec::new();
     while !body.0.is_empty() {
         filters.push(body.text()?);
@@ -446,24 +481,24 @@ fn unsubscribe<'a>(body: &mut Input<'a>, version: Version) -> Result<Packet<'a>>
     if filters.is_empty() {
         return Err(PacketError::Protocol("UNSUBSCRIBE without a filter")); // [MQTT-3.10.3-2]
     }
-    Ok(Packet::Unsubscribe { packet_id, properties, filters })
+    Ok(Some((Packet::Unsubscribe { packet_id, properties, filters }, length)))
 }
 
-fn disconnect<'a>(body: &mut Input<'a>, version: Version) -> Result<Packet<'a>> {
-    let (reason, properties) = reason_and_properties(body, version, given::DISCONNECT, property::DISCONNECT)?;
-    Ok(Packet::Disconnect { reason, properties })
+fn disconnect<'a>(mut body: Input<'a>, version: Version, length: usize) -> Decoded<'a> {
+    let (reason, properties) = reason_and_properties(&mut body, version, given::DISCONNECT, property::DISCONNECT)?;
+    whole(Packet::Disconnect { reason, properties }, body, length)
 }
 
-fn auth<'a>(body: &mut Input<'a>) -> Result<Packet<'a>> {
-    let (reason, properties) = reason_and_properties(body, Version::V5, given::AUTH, property::AUTH)?;
+fn auth<'a>(mut body: Input<'a>, length: usize) -> Decoded<'a> {
+    let (reason, properties) = reason_and_properties(&mut body, Version::V5, given::AUTH, property::AUTH)?;
     if properties.authentication_method().is_none() {
         return Err(PacketError::Protocol("AUTH without a method")); // §3.15.2.2.2
     }
-    Ok(Packet::Auth { reason, properties })
+    whole(Packet::Auth { reason, properties }, body, length)
 }
 
 /// What is left out is success, and no properties.
-#[inline(always)] // one copy of the packet less
+#[inline(always)]
 fn reason_and_properties<'a>(
     body: &mut Input<'a>,
     version: Version,

@@ -2,7 +2,7 @@
 //! the set that its packet allows, each value, nothing single given twice) and kept as the bytes that it is. Values are
 //! found in those bytes when they are asked for.
 
-use super::packet::{Input, PacketError, variable, write_text, write_variable};
+use super::packet::{Input, PacketError, variable};
 
 /// Property identifiers, MQTT 5 §2.2.2.2.
 pub mod id {
@@ -263,7 +263,16 @@ fn value_bytes(list: &[u8]) -> Option<usize> {
 const UNKNOWN: PacketError = PacketError::Malformed("an unknown property, or one that belongs to another packet");
 
 /// Reads the length and the list of properties.
+#[inline(always)]
 pub(super) fn read<'a>(body: &mut Input<'a>, allowed: Set) -> Result<Properties<'a>, PacketError> {
+    if let [0, rest @ ..] = body.0 {
+        body.0 = rest;
+        return Ok(Properties::default());
+    }
+    read_list(body, allowed)
+}
+
+fn read_list<'a>(body: &mut Input<'a>, allowed: Set) -> Result<Properties<'a>, PacketError> {
     let length = body.variable()? as usize;
     let list = body.take(length)?;
     let mut input = Input(list);
@@ -334,28 +343,4 @@ pub fn content_type_of(stored: &[u8]) -> Option<&str> {
 pub fn without_format(stored: &[u8]) -> &[u8] {
     let stored = leading(stored, id::PAYLOAD_FORMAT_INDICATOR).map_or(stored, |(_, rest)| rest);
     leading(stored, id::CONTENT_TYPE).map_or(stored, |(_, rest)| rest)
-}
-
-pub(super) fn write_byte(id: u8, value: u8, out: &mut Vec<u8>) {
-    out.extend_from_slice(&[id, value]);
-}
-
-pub(super) fn write_u16(id: u8, value: u16, out: &mut Vec<u8>) {
-    let [high, low] = value.to_be_bytes();
-    out.extend_from_slice(&[id, high, low]);
-}
-
-pub(super) fn write_u32(id: u8, value: u32, out: &mut Vec<u8>) {
-    let [a, b, c, d] = value.to_be_bytes();
-    out.extend_from_slice(&[id, a, b, c, d]);
-}
-
-pub(super) fn write_number(id: u8, value: u32, out: &mut Vec<u8>) {
-    out.push(id);
-    write_variable(value, out);
-}
-
-pub(super) fn write_string(id: u8, text: &str, out: &mut Vec<u8>) {
-    out.push(id);
-    write_text(text, out);
 }

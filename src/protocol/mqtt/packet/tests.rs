@@ -4,7 +4,7 @@
 mod foreign;
 
 use super::super::property::{content_type_of, without_format};
-use super::write::write_packet;
+
 use super::*;
 use PacketError::{Malformed, Protocol, TooLarge, UnsupportedVersion};
 use Version::{V4, V5};
@@ -29,6 +29,25 @@ fn read(bytes: &[u8], version: Version) -> Result<Packet<'_>> {
     let (packet, length) = decode(bytes, version, MAX)?.expect("the packet is whole");
     assert_eq!(length, bytes.len());
     Ok(packet)
+}
+
+fn write_variable(mut value: u32, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn write_text(text: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(&(text.len() as u16).to_be_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn write_packet(first: u8, content: &[u8], out: &mut Vec<u8>) {
+    out.push(first);
+    write_variable(content.len() as u32, out);
+    out.extend_from_slice(content);
 }
 
 /// The properties of a list.
@@ -299,7 +318,6 @@ fn user_properties_are_found_among_others() {
     assert_eq!((publish.properties.topic_alias(), publish.payload), (Some(5), &b"x"[..]));
 }
 
-const EARLY: PacketError = Malformed("it ends too early");
 const FLAGS: PacketError = Malformed("reserved flags of the fixed header are set");
 const FOLLOWS: PacketError = Malformed("bytes follow the packet's content");
 const PROPERTY: PacketError = Malformed("an unknown property, or one that belongs to another packet");

@@ -1,31 +1,22 @@
 //! The packets that a server sends. How long each becomes is known before its first byte is written: nothing is put
 //! together elsewhere and copied.
 
-use super::super::property::{
-    self,
-    id::{
-        ASSIGNED_CLIENT_IDENTIFIER, CONTENT_TYPE, MAXIMUM_PACKET_SIZE, MESSAGE_EXPIRY_INTERVAL,
-        PAYLOAD_FORMAT_INDICATOR, REASON_STRING, RECEIVE_MAXIMUM, RESPONSE_INFORMATION, SERVER_KEEP_ALIVE,
-        SESSION_EXPIRY_INTERVAL, SUBSCRIPTION_IDENTIFIER, TOPIC_ALIAS, TOPIC_ALIAS_MAXIMUM,
-    },
+use super::super::property::id::{
+    ASSIGNED_CLIENT_IDENTIFIER, CONTENT_TYPE, MAXIMUM_PACKET_SIZE, MESSAGE_EXPIRY_INTERVAL, PAYLOAD_FORMAT_INDICATOR,
+    REASON_STRING, RECEIVE_MAXIMUM, RESPONSE_INFORMATION, SERVER_KEEP_ALIVE, SESSION_EXPIRY_INTERVAL,
+    SUBSCRIPTION_IDENTIFIER, TOPIC_ALIAS, TOPIC_ALIAS_MAXIMUM,
 };
 use super::{Version, reason};
 
-pub fn write_variable(mut value: u32, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// Bytes of a variable byte integer.
+/// Bytes of a variable byte integer; more than 4 are none that may be sent [MQTT-1.5.5].
+#[inline]
 fn variable_bytes(value: usize) -> usize {
     match value {
         0..=0x7f => 1,
         0x80..=0x3fff => 2,
         0x4000..=0x1f_ffff => 3,
-        _ => 4,
+        0x20_0000..=0xfff_ffff => 4,
+        _ => 5,
     }
 }
 
@@ -39,22 +30,105 @@ fn text_bytes(text: Option<&str>) -> usize {
     text.map_or(0, |text| 3 + text.len())
 }
 
-pub fn write_text(text: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(&(text.len() as u16).to_be_bytes());
-    out.extend_from_slice(text.as_bytes());
-}
+/// Zeros that are appended without a call, as a few wide stores.
+const ROOM: usize = 64;
 
-/// The fixed header of a packet.
-fn write_header(first: u8, remaining: usize, out: &mut Vec<u8>) {
-    out.push(first);
-    write_variable(remaining as u32, out);
-}
+/// Room for a packet, or for what comes before its payload, that is filled from the front.
+struct Output<'a>(&'a mut [u8]);
 
-/// Appends a packet whose content is there already.
-#[cfg(test)]
-pub fn write_packet(first: u8, content: &[u8], out: &mut Vec<u8>) {
-    write_header(first, content.len(), out);
-    out.extend_from_slice(content);
+impl<'a> Output<'a> {
+    /// At the end of `out`.
+    #[inline]
+    fn new(bytes: usize, out: &'a mut Vec<u8>) -> Output<'a> {
+        let start = out.len();
+        if bytes <= ROOM {
+            out.extend_from_slice(&[0; ROOM]);
+            out.truncate(start + bytes);
+        } else {
+            out.resize(start + bytes, 0);
+        }
+        Output(&mut out[start..])
+    }
+
+    /// With the fixed header of a packet written: `remaining` bytes follow it, of which all but `elsewhere` go in here.
+    #[inline]
+    fn packet(first: u8, remaining: usize, elsewhere: usize, out: &'a mut Vec<u8>) -> Output<'a> {
+        let mut output = Output::new(1 + with_length(remaining) - elsewhere, out);
+        output.array([first]);
+        output.variable(remaining as u32);
+        output
+    }
+
+    #[inline]
+    fn bytes(&mut self, bytes: &[u8]) {
+        let (here, rest) = std::mem::take(&mut self.0).split_at_mut(bytes.len());
+        here.copy_from_slice(bytes);
+        self.0 = rest;
+    }
+
+    /// The same for few bytes, without a call: as two pieces of one size that overlap, the second where they end.
+    #[inline]
+    fn short(&mut self, bytes: &[u8]) {
+        fn pieces<const N: usize>(bytes: &[u8], here: &mut [u8]) -> Option<()> {
+            *here.first_chunk_mut::<N>()? = *bytes.first_chunk()?;
+            *here.last_chunk_mut::<N>()? = *bytes.last_chunk()?;
+            Some(())
+        }
+        let (here, rest) = std::mem::take(&mut self.0).split_at_mut(bytes.len());
+        match bytes.len() {
+            0 => {}
+            length @ 1..4 => [0, length / 2, length - 1].iter().for_each(|at| here[*at] = bytes[*at]),
+            4..8 => _ = pieces::<4>(bytes, here),
+            8..16 => _ = pieces::<8>(bytes, here),
+            16..32 => _ = pieces::<16>(bytes, here),
+            _ => here.copy_from_slice(bytes),
+        }
+        self.0 = rest;
+    }
+
+    #[inline]
+    fn array<const N: usize>(&mut self, bytes: [u8; N]) {
+        self.bytes(&bytes);
+    }
+
+    #[inline]
+    fn u16(&mut self, value: u16) {
+        self.array(value.to_be_bytes());
+    }
+
+    #[inline]
+    fn variable(&mut self, mut value: u32) {
+        while value >= 0x80 {
+            self.array([value as u8 | 0x80]);
+            value >>= 7;
+        }
+        self.array([value as u8]);
+    }
+
+    // Properties.
+
+    fn short_property(&mut self, id: u8, value: u16) {
+        self.array([id]);
+        self.u16(value);
+    }
+
+    fn long_property(&mut self, id: u8, value: u32) {
+        self.array([id]);
+        self.array(value.to_be_bytes());
+    }
+
+    fn text_property(&mut self, id: u8, text: &str) {
+        self.short_property(id, text.len() as u16);
+        self.bytes(text.as_bytes());
+    }
+
+    /// A property list of at most a reason string.
+    fn reason_string(&mut self, text: Option<&str>) {
+        self.variable(text_bytes(text) as u32);
+        if let Some(text) = text {
+            self.text_property(REASON_STRING, text);
+        }
+    }
 }
 
 /// What a CONNACK says; all but the first two only to version 5.
@@ -76,8 +150,7 @@ pub struct ConnAck<'a> {
 pub fn write_connack(version: Version, connack: &ConnAck<'_>, out: &mut Vec<u8>) {
     let head = [u8::from(connack.session_present), connack.code];
     if version == Version::V4 {
-        write_header(0x20, head.len(), out);
-        return out.extend_from_slice(&head);
+        return Output::packet(0x20, 2, 0, out).array(head);
     }
     let longs = [
         (SESSION_EXPIRY_INTERVAL, connack.session_expiry_interval),
@@ -96,17 +169,17 @@ pub fn write_connack(version: Version, connack: &ConnAck<'_>, out: &mut Vec<u8>)
     let list_bytes = longs.iter().filter(|(_, value)| value.is_some()).count() * 5
         + shorts.iter().filter(|(_, value)| value.is_some()).count() * 3
         + texts.iter().map(|(_, text)| text_bytes(*text)).sum::<usize>();
-    write_header(0x20, head.len() + with_length(list_bytes), out);
-    out.extend_from_slice(&head);
-    write_variable(list_bytes as u32, out);
+    let mut output = Output::packet(0x20, 2 + with_length(list_bytes), 0, out);
+    output.array(head);
+    output.variable(list_bytes as u32);
     for (id, value) in longs {
-        value.into_iter().for_each(|value| property::write_u32(id, value, out));
+        value.into_iter().for_each(|value| output.long_property(id, value));
     }
     for (id, value) in shorts {
-        value.into_iter().for_each(|value| property::write_u16(id, value, out));
+        value.into_iter().for_each(|value| output.short_property(id, value));
     }
     for (id, text) in texts {
-        text.into_iter().for_each(|text| property::write_string(id, text, out));
+        text.into_iter().for_each(|text| output.text_property(id, text));
     }
 }
 
@@ -133,17 +206,9 @@ pub fn write_ack(
     if version == Version::V4 || (code == reason::SUCCESS && reason_string.is_none()) {
         return out.extend_from_slice(&[kind as u8, 2, high, low]);
     }
-    write_header(kind as u8, 3 + with_length(text_bytes(reason_string)), out);
-    out.extend_from_slice(&[high, low, code]);
-    write_reason_string(reason_string, out);
-}
-
-/// A property list of at most a reason string.
-fn write_reason_string(text: Option<&str>, out: &mut Vec<u8>) {
-    write_variable(text_bytes(text) as u32, out);
-    if let Some(text) = text {
-        property::write_string(REASON_STRING, text, out);
-    }
+    let mut output = Output::packet(kind as u8, 3 + with_length(text_bytes(reason_string)), 0, out);
+    output.array([high, low, code]);
+    output.reason_string(reason_string);
 }
 
 pub fn write_suback(version: Version, packet_id: u16, codes: &[u8], out: &mut Vec<u8>) {
@@ -158,10 +223,10 @@ pub fn write_unsuback(version: Version, packet_id: u16, codes: &[u8], out: &mut 
 
 fn write_codes(first: u8, version: Version, packet_id: u16, codes: &[u8], out: &mut Vec<u8>) {
     let list_bytes = usize::from(version == Version::V5);
-    write_header(first, 2 + list_bytes + codes.len(), out);
-    out.extend_from_slice(&packet_id.to_be_bytes());
-    out.extend_from_slice(&[0][..list_bytes]);
-    out.extend_from_slice(codes);
+    let mut output = Output::packet(first, 2 + list_bytes + codes.len(), 0, out);
+    output.u16(packet_id);
+    output.bytes(&[0][..list_bytes]);
+    output.bytes(codes);
 }
 
 pub fn write_pingresp(out: &mut Vec<u8>) {
@@ -170,9 +235,9 @@ pub fn write_pingresp(out: &mut Vec<u8>) {
 
 /// Only version 5 has a DISCONNECT from the server.
 pub fn write_disconnect(code: u8, text: Option<&str>, out: &mut Vec<u8>) {
-    write_header(0xe0, 1 + with_length(text_bytes(text)), out);
-    out.push(code);
-    write_reason_string(text, out);
+    let mut output = Output::packet(0xe0, 1 + with_length(text_bytes(text)), 0, out);
+    output.array([code]);
+    output.reason_string(text);
 }
 
 /// An outgoing PUBLISH, but for its payload. What 3.1.1 has no place for is left out there.
@@ -203,51 +268,58 @@ impl PublishHead<'_> {
     /// Appends everything before the payload. Gives the place of the packet identifier in `out`, which is two zeros, for
     /// QoS above 0: each subscriber's is filled in by its outbox.
     pub fn write(&self, out: &mut Vec<u8>) -> Option<usize> {
-        let (list_bytes, topic_bytes) = (self.list_bytes(), self.topic_bytes());
+        let list_bytes = self.list_bytes();
         let first = 0x30 | u8::from(self.dup) << 3 | self.qos << 1 | u8::from(self.retain);
-        write_header(first, self.remaining_bytes(list_bytes), out);
-        out.extend_from_slice(&(topic_bytes as u16).to_be_bytes());
-        for part in [self.topic.0, self.topic.1, self.topic.2] {
-            out.extend_from_slice(part.as_bytes());
+        let mut output = Output::packet(first, self.remaining_bytes(list_bytes), self.payload_bytes, out);
+        output.u16(self.topic_bytes() as u16);
+        output.short(self.topic.0.as_bytes());
+        output.short(self.topic.1.as_bytes());
+        output.short(self.topic.2.as_bytes());
+        let behind = output.0.len();
+        if self.qos > 0 {
+            output.array([0, 0]);
         }
-        let packet_id_at = (self.qos > 0).then(|| {
-            out.extend_from_slice(&[0, 0]);
-            out.len() - 2
-        });
         if self.version == Version::V5 {
-            write_variable(list_bytes as u32, out);
+            output.variable(list_bytes as u32);
             if list_bytes > 0 {
-                self.write_list(out);
+                self.write_list(output);
             }
         }
-        packet_id_at
+        (self.qos > 0).then(|| out.len() - behind)
     }
 
-    fn write_list(&self, out: &mut Vec<u8>) {
+    #[inline(never)] // most have none, and are written faster without it in the way
+    fn write_list(&self, mut output: Output<'_>) {
         if self.payload_is_text {
-            property::write_byte(PAYLOAD_FORMAT_INDICATOR, 1, out);
+            output.array([PAYLOAD_FORMAT_INDICATOR, 1]);
         }
         if let Some(text) = self.content_type {
-            property::write_string(CONTENT_TYPE, text, out);
+            output.text_property(CONTENT_TYPE, text);
         }
         if let Some(seconds) = self.message_expiry {
-            property::write_u32(MESSAGE_EXPIRY_INTERVAL, seconds, out);
+            output.long_property(MESSAGE_EXPIRY_INTERVAL, seconds);
         }
         if let Some(alias) = self.topic_alias {
-            property::write_u16(TOPIC_ALIAS, alias, out);
+            output.short_property(TOPIC_ALIAS, alias);
         }
         for identifier in self.subscription_identifiers {
-            property::write_number(SUBSCRIPTION_IDENTIFIER, *identifier, out);
+            output.array([SUBSCRIPTION_IDENTIFIER]);
+            output.variable(*identifier);
         }
-        out.extend_from_slice(self.properties);
+        output.bytes(self.properties);
     }
 
+    #[inline]
     fn topic_bytes(&self) -> usize {
         self.topic.0.len() + self.topic.1.len() + self.topic.2.len()
     }
 
     /// Bytes of the property list without its length.
+    #[inline(never)]
     fn list_bytes(&self) -> usize {
+        if self.version == Version::V4 {
+            return 0;
+        }
         let identifiers = self.subscription_identifiers.iter();
         2 * usize::from(self.payload_is_text)
             + text_bytes(self.content_type)
@@ -258,6 +330,7 @@ impl PublishHead<'_> {
     }
 
     /// Bytes behind the fixed header.
+    #[inline]
     fn remaining_bytes(&self, list_bytes: usize) -> usize {
         let packet_id = if self.qos > 0 { 2 } else { 0 };
         let list = if self.version == Version::V5 { with_length(list_bytes) } else { 0 };
