@@ -378,8 +378,7 @@ impl<R: Reactor> ShardThread<R> {
         connection.send_deadline_us = None;
         let reference = connection.reference(shard);
         if self.shard.outboxes.sent(reference, buffer) {
-            self.shard.resume_scans(reference);
-            self.shard.catch_up(reference);
+            self.shard.resume(reference);
             self.with(slot, |connection, around| {
                 if connection.blocked && connection.state == State::Open {
                     connection.retry(around);

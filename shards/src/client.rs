@@ -80,6 +80,8 @@ pub struct Client {
     pub covered: usize,
     /// Rises with whatever changes [`Progress`].
     pub changes: u64,
+    /// It had no room for something that a group wanted to give it.
+    pub has_refused: bool,
     /// Answers that a resumption still waits for.
     pub checks: u16,
     /// One of them has said that something is missing.
@@ -99,6 +101,7 @@ impl Client {
             held: Vec::new(),
             covered: 0,
             changes: 0,
+            has_refused: false,
             checks: 0,
             is_gone: false,
         }

@@ -7,6 +7,7 @@ use crate::replay::{ReplayRequest, Replayed};
 use crate::scan::{Chunk, ScanRef};
 use crate::schema::{Durability, TableId};
 use crate::session::{Receipt, Will};
+use crate::shard::Sharing;
 use crate::subscription::SubscriptionRef;
 use crate::topic::KeyFilter;
 use crate::validate::Violation;
@@ -209,6 +210,7 @@ pub enum Data {
     /// Everything of the sender up to here has been delivered.
     Reached(Position),
     Replayed(Replayed),
+    Sharing(Sharing),
     /// A connection claims a client identifier.
     Join {
         client_id: Box<str>,
@@ -238,7 +240,7 @@ impl Data {
     pub fn weight(&self) -> u32 {
         match self {
             Data::Write(write) => write.weight(),
-            Data::Event(event) => weight(event.body.len()),
+            Data::Event(event) | Data::Sharing(Sharing::Event { event, .. }) => weight(event.body.len()),
             Data::Chunk { .. } | Data::Replayed(_) => weight(crate::limits::SCAN_CHUNK_BYTES),
             _ => 1,
         }

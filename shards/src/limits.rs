@@ -154,6 +154,9 @@ pub const WRITE_BEHIND_SHARE: u32 = 40;
 pub const REPLAY_RECORDS_PER_TURN: usize = 8192;
 /// Time between two messages in which a shard tells its peers how far it has come, though none of them has asked.
 pub const REACHED_INTERVAL_US: u64 = 1_000_000;
+/// Messages that one member of a shared subscription holds unacknowledged: more would wait behind a slow one while
+/// others are idle.
+pub const SHARED_OUTSTANDING_MAX: usize = 64;
 /// Sessions that one turn looks at after a start, and wills that it sends.
 pub const SESSIONS_PER_TURN: usize = 64;
 /// Records that one turn removes because they have expired.

@@ -19,6 +19,7 @@ mod compaction;
 mod delivery;
 mod replay;
 mod sessions;
+mod sharing;
 mod write;
 
 use crate::clock::{Clock, Version};
@@ -41,6 +42,8 @@ use crate::table::{Entry, Table};
 use crate::validate::Builder;
 use compaction::Compaction;
 pub use delivery::{Encoder, FrameContext};
+use sharing::Groups;
+pub use sharing::Sharing;
 use slab::Slab;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
@@ -111,6 +114,8 @@ pub struct Shard {
     sessions_are_adopted: bool,
     /// By when they are due (milliseconds since 1970) and client identifier.
     wills: BTreeMap<(u64, Box<str>), Will>,
+    /// Groups of shared subscriptions that live here.
+    groups: Groups,
     encoder: Box<dyn Encoder>,
     frames: Frames,
     key_text: String,
@@ -260,6 +265,7 @@ impl Shard {
             adopted_upto: Box::default(),
             sessions_are_adopted: false,
             wills: BTreeMap::new(),
+            groups: Groups::default(),
             encoder: parts.encoder,
             frames: Frames::default(),
             key_text: String::new(),
@@ -416,6 +422,7 @@ impl Shard {
                 *seen = reached.max(*seen);
             }
             Data::Replayed(replayed) => self.replayed(from, replayed),
+            Data::Sharing(message) => self.sharing(from, message),
             message @ (Data::Join { .. } | Data::Leave { .. }) => self.session_message(from, message),
             Data::Joined { connection, stored } => {
                 self.completions.push_back(Completion::Joined { connection, stored });

@@ -3,6 +3,7 @@
 
 use super::Shard;
 use super::delivery::{Merged, context, merge};
+use super::sharing::is_group;
 use crate::client::{Inflight, Phase, Progress, Source};
 use crate::command::{Completion, ConnectionRef, Control, Data};
 use crate::event::{Body, Event, EventKind};
@@ -13,7 +14,7 @@ use crate::outbox::{FrameKind, Origin};
 use crate::replay::{Answer, ReplayRequest, Replayed, ReplayedEvent, Wanted};
 use crate::scan::owner;
 use crate::schema::TableId;
-use crate::subscription::SubscriptionRef;
+use crate::subscription::{State, SubscriptionRef};
 use crate::topic::Target;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -174,14 +175,27 @@ impl Shard {
     /// A client has ended the exchange of a message that waits in this phase. False: there is none.
     pub fn acknowledge(&mut self, connection: ConnectionRef, packet_id: u16, phase: Phase) -> bool {
         let Some(client) = self.outboxes.client(connection) else { return false };
-        let ended = client.end(packet_id, |own| own == phase).is_some();
-        if ended {
-            if client.is_behind() {
+        let Some(ended) = client.end(packet_id, |own| own == phase) else { return false };
+        if let Some(shared) = ended.shared {
+            self.tell_group(shared, 1);
+        }
+        self.resume(connection);
+        true
+    }
+
+    /// A connection has room again: whatever waited for it goes on.
+    pub fn resume(&mut self, connection: ConnectionRef) {
+        if let Some(client) = self.outboxes.client(connection) {
+            let (is_behind, has_refused) = (client.is_behind(), std::mem::take(&mut client.has_refused));
+            if has_refused {
+                let own = client.subscriptions.clone();
+                own.into_iter().for_each(|index| self.tell_group(index, 0));
+            }
+            if is_behind {
                 self.catch_up(connection);
             }
-            self.resume_scans(connection);
         }
-        ended
+        self.resume_scans(connection);
     }
 
     /// Asks every shard whether all that a resumed client is to be given is still there; [`Completion::Checked`] follows.
@@ -255,6 +269,9 @@ impl Shard {
     /// A shard has answered.
     pub(super) fn replayed(&mut self, from: u16, replayed: Replayed) {
         let Replayed { connection, answer } = replayed;
+        if is_group(connection) {
+            return self.group_replayed(connection, from, answer);
+        }
         if self.outboxes.client(connection).is_none() {
             return; // gone meanwhile
         }
@@ -343,7 +360,8 @@ impl Shard {
             let Some(subscription) = subscriptions.get(*index as usize) else { continue };
             let is_known = subscription.since.as_ref().is_some_and(|since| event.position <= since[shard]);
             let qos = subscription.qos().min(event.terms.qos);
-            if is_known || !subscription.hears(event) {
+            let is_shared = matches!(subscription.state, State::Shared { .. });
+            if is_known || is_shared || !subscription.hears(event) {
                 continue;
             }
             for (number, target) in subscription.targets.iter().enumerate() {

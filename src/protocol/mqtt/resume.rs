@@ -56,7 +56,7 @@ impl MqttSession {
         client.resume(&stored.progress);
         context.shard.outboxes.attach(context.connection, client);
         let filters = stored.subscriptions.iter().filter_map(|own| targets_of(context, &own.filter).ok());
-        let targets = filters.flatten().collect();
+        let targets = filters.flat_map(|(targets, _)| targets).collect();
         joining.stored = Some(stored);
         context.shard.check_history(context.connection, targets);
         Flow::Blocked
@@ -202,6 +202,7 @@ impl MqttSession {
                 waiting = Some(shards::session::Will { delay_s: will.delay_s.min(until_s), ..will });
             }
         }
+        context.shard.leave_groups(context.connection);
         if had_session && self.is_durable() {
             let progress = context.shard.progress(context.connection);
             let stored = self.stored(context, Some(now_ms), progress);

@@ -81,7 +81,7 @@ impl MqttSession {
         format: Format,
         identifier: Option<u32>,
     ) -> Result<SubscriptionRef, u8> {
-        let targets = targets_of(context, filter.filter)?;
+        let (targets, group) = targets_of(context, filter.filter)?;
         let existing = self.subscriptions.get(filter.filter).map(|own| own.reference);
         if existing.is_none() && self.subscriptions.len() >= SUBSCRIPTIONS_PER_CONNECTION_MAX {
             return Err(reason::QUOTA_EXCEEDED);
@@ -100,7 +100,7 @@ impl MqttSession {
             identifier,
             format,
         };
-        own.reference = self.open(context, &own, targets, snapshot, None);
+        own.reference = self.open(context, &own, (targets, group), snapshot, None);
         let subscription = own.reference;
         self.has_no_local |= own.no_local;
         self.subscriptions.insert(filter.filter.into(), own);
@@ -115,7 +115,7 @@ impl MqttSession {
         &self,
         context: &mut Context<'_>,
         own: &Own,
-        targets: Vec<Target>,
+        (targets, group): (Vec<Target>, Option<Box<str>>),
         snapshot: bool,
         since: Option<Arc<[Position]>>,
     ) -> SubscriptionRef {
@@ -135,6 +135,7 @@ impl MqttSession {
             identifier: own.identifier,
             snapshot,
             since,
+            group,
         })
     }
 
@@ -227,12 +228,20 @@ impl MqttSession {
     }
 }
 
-/// What a topic filter covers, or the reason code with which it is refused.
-pub(super) fn targets_of(context: &Context<'_>, filter: &str) -> Result<Vec<Target>, u8> {
+/// What a topic filter covers, and the group that it is shared with, if any; or the reason code with which it is refused.
+pub(super) fn targets_of(context: &Context<'_>, filter: &str) -> Result<(Vec<Target>, Option<Box<str>>), u8> {
+    let shared = match filter.strip_prefix("$share/") {
+        None => None,
+        Some(rest) => {
+            let (group, own) = rest.split_once('/').ok_or(reason::TOPIC_FILTER_INVALID)?;
+            if group.is_empty() || group.contains(['+', '#']) || own.is_empty() {
+                return Err(reason::TOPIC_FILTER_INVALID); // [MQTT-4.8.2-1], [MQTT-4.8.2-2]
+            }
+            Some((own, rest.into()))
+        }
+    };
+    let (filter, group) = shared.map_or((filter, None), |(own, group)| (own, Some(group)));
     let levels = topic::parse_filter(filter).map_err(|_| reason::TOPIC_FILTER_INVALID)?;
-    if filter.starts_with("$share/") || filter == "$share" {
-        return Err(reason::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
-    }
     if filter.starts_with('$') {
         return Err(reason::TOPIC_FILTER_INVALID); // nothing is published below `$`
     }
@@ -240,5 +249,5 @@ pub(super) fn targets_of(context: &Context<'_>, filter: &str) -> Result<Vec<Targ
     if targets.is_empty() {
         return Err(reason::TOPIC_FILTER_INVALID); // no such table (compat §3.4)
     }
-    Ok(targets)
+    Ok((targets, group))
 }
