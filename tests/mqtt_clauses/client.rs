@@ -27,6 +27,10 @@ pub struct Client {
     pub connection: Connection,
     /// The largest packet that this client takes.
     limit: usize,
+    /// The largest topic alias that it takes.
+    alias_maximum: u32,
+    /// The length of the last packet.
+    pub length: usize,
     /// What came while something else was waited for.
     early: VecDeque<Packet>,
     next_id: u16,
@@ -47,6 +51,8 @@ impl Client {
             connack: ConnAck::default(),
             connection,
             limit: usize::MAX,
+            alias_maximum: 0,
+            length: 0,
             early: VecDeque::new(),
             next_id: 0,
             aliases: HashMap::new(),
@@ -65,6 +71,7 @@ impl Client {
         if let Some(bytes) = connect.properties.number(wire::id::MAXIMUM_PACKET) {
             self.limit = bytes as usize;
         }
+        self.alias_maximum = connect.properties.number(wire::id::ALIAS_MAXIMUM).unwrap_or(0);
         self.try_send(&connect.bytes()).map_err(|_| Err(Gone::Closed))?;
         match self.read(PATIENCE) {
             Ok(Packet::ConnAck(connack)) if connack.code == 0 => {
@@ -134,6 +141,7 @@ impl Client {
         self.connection.ahead(header + length)?;
         let whole = self.connection.take(header + length)?;
         assert!(whole.len() <= self.limit, "{} bytes, the client takes {}: {}", whole.len(), self.limit, hex(&whole));
+        self.length = whole.len();
         let packet = wire::decode(whole[0], &whole[header..], self.level);
         let mut packet = packet.unwrap_or_else(|why| panic!("the server sent {}: {why}", hex(&whole)));
         if let Packet::Publish(publish) = &mut packet {
@@ -145,6 +153,8 @@ impl Client {
     /// A topic alias is given its topic.
     fn resolve(&mut self, publish: &mut Publish) {
         let alias = publish.properties.number(wire::id::ALIAS);
+        let maximum = self.alias_maximum;
+        assert!(alias.is_none_or(|alias| (1..=maximum).contains(&alias)), "alias {alias:?} of at most {maximum}");
         match alias {
             Some(alias) if publish.topic.is_empty() => match self.aliases.get(&alias) {
                 Some(topic) => publish.topic = topic.clone(),

@@ -6,6 +6,8 @@ mod client;
 #[path = "../common/mod.rs"]
 mod common;
 mod rig;
+mod table;
 mod tests;
 mod v3;
+mod v5;
 mod wire;

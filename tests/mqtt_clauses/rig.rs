@@ -31,9 +31,9 @@ pub fn own_with(options: Options) -> Server {
 }
 
 /// The server that all tests of a version share: its MQTT and HTTP addresses.
-/// TABLECAST_TEST_BROKER names another broker, to try the tests themselves.
+/// MQTT_CLAUSES_BROKER names another broker, to try the tests themselves.
 pub fn shared(level: u8) -> SocketAddr {
-    match std::env::var("TABLECAST_TEST_BROKER") {
+    match std::env::var("MQTT_CLAUSES_BROKER") {
         Ok(broker) => broker.parse().expect("an address"),
         Err(_) => shared_server(level).mqtt(),
     }

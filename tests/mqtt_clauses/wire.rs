@@ -32,7 +32,6 @@ pub mod id {
     pub const WILL_DELAY: u8 = 24;
     pub const REQUEST_RESPONSE: u8 = 25;
     pub const RESPONSE_INFORMATION: u8 = 26;
-    pub const SERVER_REFERENCE: u8 = 28;
     pub const REASON: u8 = 31;
     pub const RECEIVE_MAXIMUM: u8 = 33;
     pub const ALIAS_MAXIMUM: u8 = 34;
@@ -63,16 +62,16 @@ fn codes(kind: u8, level: u8) -> &'static [u8] {
         (2, 4) => &[0, 1, 2, 3, 4, 5],
         (9, 4) => &[0, 1, 2, 0x80],
         (2, _) => &[
-            0, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x8c, 0x90, 0x95, 0x97, 0x99, 0x9a, 0x9b,
-            0x9c, 0x9d, 0x9f,
+            0, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x8c, 0x90, 0x95, 0x97, 0x99, 0x9a,
+            0x9b, 0x9c, 0x9d, 0x9f,
         ],
         (4 | 5, _) => &[0, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99],
         (6 | 7, _) => &[0, 0x92],
         (9, _) => &[0, 1, 2, 0x80, 0x83, 0x87, 0x8f, 0x91, 0x97, 0x9e, 0xa1, 0xa2],
         (11, _) => &[0, 0x11, 0x80, 0x83, 0x87, 0x8f, 0x91],
         (14, _) => &[
-            0, 0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8b, 0x8d, 0x8e, 0x8f, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99,
-            0x9a, 0x9b, 0x9c, 0x9d, 0x9e, 0x9f, 0xa0, 0xa1, 0xa2,
+            0, 0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8b, 0x8d, 0x8e, 0x8f, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98,
+            0x99, 0x9a, 0x9b, 0x9c, 0x9d, 0x9e, 0x9f, 0xa0, 0xa1, 0xa2,
         ],
         (15, _) => &[0, 0x18],
         _ => &[],
@@ -106,7 +105,10 @@ impl Properties {
 
     /// The user properties, in order.
     pub fn user(&self) -> Vec<(&str, &str)> {
-        self.0.iter().filter_map(|(_, value)| if let Value::Pair(a, b) = value { Some((&a[..], &b[..])) } else { None }).collect()
+        self.0
+            .iter()
+            .filter_map(|(_, value)| if let Value::Pair(a, b) = value { Some((&a[..], &b[..])) } else { None })
+            .collect()
     }
 
     /// The subscription identifiers, sorted: their order means nothing.
@@ -556,7 +558,11 @@ pub fn read_variable(bytes: &[u8]) -> Result<Option<(usize, usize)>> {
         value |= usize::from(byte & 127) << (7 * at);
         if byte & 128 == 0 {
             let minimal = at == 0 || *byte != 0;
-            return if minimal { Ok(Some((value, at + 1))) } else { Err(format!("{value} is not in its shortest form")) };
+            return if minimal {
+                Ok(Some((value, at + 1)))
+            } else {
+                Err(format!("{value} is not in its shortest form"))
+            };
         }
     }
     if bytes.len() < 4 { Ok(None) } else { Err("a length of more than four bytes".into()) }
@@ -647,7 +653,8 @@ fn this_reader_is_strict() {
     }
     assert_eq!(read_variable(&variable(268_435_455)), Ok(Some((268_435_455, 4))));
     assert!(read_variable(&[0x80, 0]).is_err());
-    let properties = Properties(vec![(id::USER, Value::Pair("a".into(), "b".into())), (id::SUBSCRIPTION, Value::Variable(300))]);
+    let properties =
+        Properties(vec![(id::USER, Value::Pair("a".into(), "b".into())), (id::SUBSCRIPTION, Value::Variable(300))]);
     let sent = Publish { properties, ..Publish::new("t", "p") };
     let bytes = sent.bytes(5);
     assert_eq!(decode(bytes[0], &bytes[2..], 5), Ok(Packet::Publish(sent)));

@@ -214,9 +214,8 @@ pub fn acknowledgements_in_order(level: u8, kind: u8) {
         return;
     }
     // Different topics live on different shards; the order is one all the same.
-    let bytes: Vec<u8> = (0..COUNT)
-        .flat_map(|n| Publish::new(&format!("{place}/{n}"), "x").qos(qos).id(id(n)).bytes(level))
-        .collect();
+    let bytes: Vec<u8> =
+        (0..COUNT).flat_map(|n| Publish::new(&format!("{place}/{n}"), "x").qos(qos).id(id(n)).bytes(level)).collect();
     client.send(&bytes);
     for n in 0..COUNT {
         match client.next() {

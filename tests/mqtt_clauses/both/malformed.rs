@@ -2,7 +2,7 @@
 
 use super::{anyone, bytes_to_close, fatal, fatal_connect, nothing, publish, watch};
 use crate::rig::{shared, unique};
-use crate::wire::{Connect, Packet, Publish, Will, ack, binary, packet, subscribe, unsubscribe};
+use crate::wire::{Connect, Packet, Publish, ack, binary, packet, subscribe, unsubscribe};
 
 /// Every string of every packet, one at a time.
 #[track_caller]
@@ -250,11 +250,7 @@ pub fn connect_string(level: u8, which: &str) {
     let (bad, id) = (binary(b"\xc3\x28"), binary(&connect.id));
     let bytes = match which {
         "client identifier" => connect.bytes_with(2, &bad),
-        "will topic" => {
-            let will = Will::new("a", "b");
-            assert_eq!(connect.clone().will(will).flags(), 6);
-            connect.bytes_with(6, &[&id[..], nothing(level), &bad, &binary("x")].concat())
-        }
+        "will topic" => connect.bytes_with(6, &[&id[..], nothing(level), &bad, &binary("x")].concat()),
         _ => connect.bytes_with(0x82, &[id, bad].concat()),
     };
     fatal_connect(level, which, &bytes, &[0x81, 0x82, 0x85, 0x86, 0x90]);

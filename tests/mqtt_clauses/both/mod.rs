@@ -38,10 +38,16 @@ pub fn publish(level: u8, publish: Publish) {
     client.end();
 }
 
-/// The first message a new subscription brings; all that is there before is stored.
+/// What is retained under a topic: the first message of a new subscription, if one comes before a later one.
 #[track_caller]
 pub fn stored(level: u8, topic: &str) -> Option<Publish> {
-    let mut client = watch(level, topic, 2);
+    stored_up_to(level, topic, 1)
+}
+
+/// [`stored`] for a subscription of this QoS.
+#[track_caller]
+pub fn stored_up_to(level: u8, topic: &str, qos: u8) -> Option<Publish> {
+    let mut client = watch(level, topic, qos);
     publish(level, Publish::new(topic, "-marker-").qos(1));
     let first = client.take();
     if first.text() == "-marker-" { None } else { Some(first) }

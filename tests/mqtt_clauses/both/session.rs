@@ -145,7 +145,11 @@ pub fn lasts_with_its_connection(level: u8) {
     let mut client = super::watch(level, &topic, 1);
     for round in 0..20 {
         let other = Client::clean(shared(level), level, &unique("passing"));
-        if round % 2 == 0 { other.end() } else { other.cut() }
+        if round % 2 == 0 {
+            other.end()
+        } else {
+            other.cut()
+        }
         publish(level, Publish::new(&topic, round.to_string()).qos(1));
         assert_eq!(client.take().text(), round.to_string());
     }

@@ -39,11 +39,13 @@ pub fn identifiers(level: u8) {
 pub fn wildcards_work(level: u8) {
     let place = unique("wild");
     let mut client = anyone(level);
-    let filters = [format!("{place}/#"), format!("{place}/+/x"), format!("+/{place}")];
+    let filters = [format!("{place}/#"), format!("y{place}/+/x"), format!("+/{place}")];
     let asked: Vec<(&str, u8)> = filters.iter().map(|filter| (&filter[..], 1)).collect();
     assert_eq!(client.try_subscribe(&asked), [1, 1, 1]);
     publish(level, Publish::new(&format!("{place}/a/x"), "inside").qos(1));
     assert_eq!(client.take().text(), "inside");
+    publish(level, Publish::new(&format!("y{place}/a/x"), "between").qos(1));
+    assert_eq!(client.take().text(), "between");
     publish(level, Publish::new(&format!("a/{place}"), "below").qos(1));
     assert_eq!(client.take().text(), "below");
 }
@@ -129,7 +131,8 @@ pub fn compared_by_character(level: u8) {
     let place = unique("exact");
     let (filter, topic) = (format!("{place}/+"), format!("{place}/x"));
     let mut client = watch(level, &filter, 1);
-    let others = [format!("{place}/#"), topic.clone(), filter.to_uppercase(), format!("{filter}/"), format!("/{filter}")];
+    let others =
+        [format!("{place}/#"), topic.clone(), filter.to_uppercase(), format!("{filter}/"), format!("/{filter}")];
     for other in &others {
         let ack = client.unsubscribe(&[other]);
         assert!(level == 4 || ack.codes == [0x11], "{other}: {ack:?}");

@@ -88,7 +88,7 @@ pub fn dollar_topics(level: u8) {
     let server = own(2);
     let addr = server.mqtt();
     let mut filters = ["#", "+/x", "+/#", "+"].map(|filter| {
-        let mut client = Client::clean(addr, level, &format!("of {filter}").replace(['+', '#'], "wild"));
+        let mut client = Client::clean(addr, level, &unique("wild"));
         client.subscribe(filter, 1);
         client
     });
@@ -125,8 +125,29 @@ pub fn at_least_one_character(level: u8) {
 pub fn not_normalised(level: u8) {
     let place = unique("norm");
     let names = [
-        "a", "A", "/a", "a/", "//a", "a//", "a/./b", "a/b", "a//b", "a/../b", "a.b", "a%2Fb", "a%2fb", "a b",
-        "\u{e9}", "e\u{301}", "\u{fb01}", "fi", "\u{feff}a", "a?b=c", "a\\b", "\u{202e}a", "\u{1f600}",
+        "a",
+        "A",
+        "/a",
+        "a/",
+        "//a",
+        "a//",
+        "a/./b",
+        "a/b",
+        "a//b",
+        "a/../b",
+        "a.b",
+        "a%2Fb",
+        "a%2fb",
+        "a b",
+        "\u{e9}",
+        "e\u{301}",
+        "\u{fb01}",
+        "fi",
+        "\u{feff}a",
+        "a?b=c",
+        "a\\b",
+        "\u{202e}a",
+        "\u{1f600}",
     ];
     let mut all = watch(level, &format!("{place}/#"), 1);
     let mut each: Vec<(String, Client)> = Vec::new();
@@ -164,4 +185,20 @@ pub fn leading_slash(level: u8) {
     [with, without, below].iter_mut().for_each(Client::quiet);
     assert_eq!(stored(level, &name).expect("it was retained").text(), "without");
     assert_eq!(stored(level, &format!("/{name}")).expect("it was retained").text(), "with");
+}
+
+/// The longest topic that can be written at all comes whole or is refused, and so does every shorter one.
+pub fn longest_topic(level: u8) {
+    let place = unique("long");
+    for bytes in [100, 1000, 1900, 2049, 10_000, 65_535] {
+        let topic = format!("{place}/{}", "x".repeat(bytes - place.len() - 1));
+        let mut client = anyone(level);
+        if client.try_subscribe(&[(&topic, 1)]) != [1] {
+            assert!(bytes > 1900, "a filter of {bytes} bytes is refused");
+            topic_refused(level, &topic);
+            continue;
+        }
+        publish(level, Publish::new(&topic, "text").qos(1));
+        assert_eq!(client.take().topic, topic);
+    }
 }

@@ -129,6 +129,7 @@ tests! {
     fn mqtt3_4_7_2_1_wildcards_do_not_match_dollar() { topics::dollar_topics(4) }
     fn mqtt3_4_7_3_1_at_least_one_character() { topics::at_least_one_character(4) }
     fn mqtt3_4_7_3_2_no_null_character() { malformed::null_character(4) }
+    fn mqtt3_4_7_3_3_longest_topic() { topics::longest_topic(4) }
     fn mqtt3_4_7_3_4_no_normalisation() { topics::not_normalised(4); topics::leading_slash(4) }
     fn mqtt3_4_8_0_1_protocol_violation_closes() { malformed::violation_closes(4) }
     fn mqtt3_6_0_0_1_binary_frames_only() { websocket::binary_frames_only(4) }

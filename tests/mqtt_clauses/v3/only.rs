@@ -36,7 +36,8 @@ pub fn empty_identifier_without_clean_session() {
 /// A server may refuse identifiers that are longer, or of other characters, than it must take.
 pub fn rejected_identifiers() {
     assert_eq!(refused(shared(4), &Connect::lasting(4, "")).code, 2);
-    let ids = ["a/b".to_owned(), "+".into(), "a#".into(), "\u{fffd}\u{1f600}".into(), "x".repeat(2000), "x".repeat(65_535)];
+    let ids =
+        ["a/b".to_owned(), "+".into(), "a#".into(), "\u{fffd}\u{1f600}".into(), "x".repeat(2000), "x".repeat(65_535)];
     for id in ids {
         match Client::try_open(shared(4), &Connect::clean(4, &id)) {
             Ok(client) => client.end(),
