@@ -18,6 +18,7 @@ use shards::manifest::{DataDirectory, DataError};
 use shards::progress::Progress;
 use shards::reshard::{ReshardError, reshard};
 use shards::schema::{TableDef, TableId};
+use shards::session::{receipts_table, sessions_table};
 use shards::shard::{self, Shard};
 use shards::storage::{Directory, FileName};
 use shards::topic::Routes;
@@ -98,8 +99,9 @@ pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> 
     let cores: Arc<[usize]> = reactor::allowed_cores().into();
     let limits = limits(&settings);
     let mut data = open_data(&settings)?;
-    let ids = data.register(app.tables.iter()).map_err(ServerError::Data)?;
-    let tables: Vec<(TableId, Arc<TableDef>)> = ids.into_iter().zip(app.tables.into_iter().map(Arc::new)).collect();
+    let declared: Vec<TableDef> = app.tables.into_iter().chain([sessions_table(), receipts_table()]).collect();
+    let ids = data.register(declared.iter()).map_err(ServerError::Data)?;
+    let tables: Vec<(TableId, Arc<TableDef>)> = ids.into_iter().zip(declared.into_iter().map(Arc::new)).collect();
     let count = data.manifest.shards;
     info!(app = app.name, %mode, shards = count, io = if uring { "io_uring" } else { "epoll" }, "starting");
 

@@ -379,6 +379,7 @@ impl<R: Reactor> ShardThread<R> {
         let reference = connection.reference(shard);
         if self.shard.outboxes.sent(reference, buffer) {
             self.shard.resume_scans(reference);
+            self.shard.catch_up(reference);
             self.with(slot, |connection, around| {
                 if connection.blocked && connection.state == State::Open {
                     connection.retry(around);
@@ -398,7 +399,10 @@ impl<R: Reactor> ShardThread<R> {
             let ConnectionRef { index, generation, .. } = match &completion {
                 ShardCompletion::Outcome { token, .. } | ShardCompletion::ScanReady { token, .. } => token.connection,
                 ShardCompletion::Subscribed { connection, .. }
-                | ShardCompletion::Joined { connection }
+                | ShardCompletion::Joined { connection, .. }
+                | ShardCompletion::Checked { connection, .. }
+                | ShardCompletion::Unsaved { connection }
+                | ShardCompletion::Lost { connection }
                 | ShardCompletion::Evicted { connection }
                 | ShardCompletion::Overflowed { connection } => *connection,
             };

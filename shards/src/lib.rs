@@ -3,6 +3,7 @@
 //!
 //! Read [`shard`] first: it is the turn that everything else serves.
 
+pub mod client;
 pub mod clock;
 pub mod command;
 pub mod date;
@@ -15,6 +16,7 @@ pub mod log;
 pub mod manifest;
 pub mod outbox;
 pub mod progress;
+pub mod replay;
 pub mod reshard;
 pub mod ring;
 pub mod scan;

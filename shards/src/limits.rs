@@ -88,7 +88,7 @@ pub const PROPERTIES_MAX: usize = 1024;
 pub const VIOLATIONS_MAX: usize = 32;
 /// Subscriptions of one connection.
 pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 100;
-/// QoS 1 messages sent to one connection and not yet acknowledged, whatever receive maximum it asked for.
+/// QoS 1 and 2 messages sent to one connection and not yet acknowledged, whatever receive maximum it asked for.
 pub const INFLIGHT_MAX: usize = 1024;
 
 /// Slots of a data lane between two shards: 256 KiB a pair, enough for a turn's worth of events.
@@ -150,6 +150,12 @@ pub const COMPACTION_RECORDS_PER_TURN: usize = 32;
 pub const REWRITE_BYTES: usize = 1 << 20;
 /// Writing them may keep the disk busy for one part in this many of the time.
 pub const WRITE_BEHIND_SHARE: u32 = 40;
+/// Records that one turn reads again from the log, for clients that are behind.
+pub const REPLAY_RECORDS_PER_TURN: usize = 8192;
+/// Time between two messages in which a shard tells its peers how far it has come, though none of them has asked.
+pub const REACHED_INTERVAL_US: u64 = 1_000_000;
+/// Sessions that one turn looks at after a start, and wills that it sends.
+pub const SESSIONS_PER_TURN: usize = 64;
 /// Records that one turn removes because they have expired.
 pub const EXPIRED_PER_TURN: usize = 256;
 /// Default for [`SegmentSizes::read_at_start`]: some tens of milliseconds.

@@ -245,7 +245,7 @@ mod tests {
                     if number % 11 == 10 { (Operation::Delete, Vec::new()) } else { (Operation::Put, document) };
                 let token = Some(Token { connection, tag: 0 });
                 let body = Body::new(key.as_bytes(), &document);
-                shards[0].0.submit(Write { operation, table: TABLE, body, qos: 1, origin: None, token });
+                shards[0].0.submit(Write { token, ..Write::new(operation, TABLE, body) });
                 if number % 100 == 99 {
                     settle(&mut shards, &mut now_us);
                 }

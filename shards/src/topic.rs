@@ -81,6 +81,22 @@ impl KeyFilter {
         }
     }
 
+    /// Whether some key matches both.
+    pub fn overlaps(&self, other: &KeyFilter) -> bool {
+        fn meet(a: &[Level], b: &[Level]) -> bool {
+            match (a.split_first(), b.split_first()) {
+                (Some((Level::Rest, _)), _) | (_, Some((Level::Rest, _))) | (None, None) => true,
+                (Some((Level::Name(a), _)), Some((Level::Name(b), _))) if a != b => false,
+                (Some((_, a)), Some((_, b))) => meet(a, b),
+                _ => false,
+            }
+        }
+        match (self, other) {
+            (KeyFilter::Pattern(a), KeyFilter::Pattern(b)) => meet(a, b),
+            (KeyFilter::Exact { text, .. }, filter) | (filter, KeyFilter::Exact { text, .. }) => filter.matches(text),
+        }
+    }
+
     /// Text with which every matching key starts.
     pub fn prefix(&self) -> String {
         match self {

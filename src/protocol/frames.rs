@@ -3,7 +3,8 @@
 
 use super::format::{self, Format, write_json_text};
 use super::framing::{Opcode, write_chunk, write_header};
-use super::mqtt::packet::{Version, publish_bytes, write_publish_head};
+use super::mqtt::packet::{PublishHead, Version};
+use super::mqtt::property;
 use super::payload::OCTET_STREAM;
 use shards::document::{self, Writer};
 use shards::event::EventKind;
@@ -80,30 +81,47 @@ impl FrameEncoder {
             return None;
         }
         self.payload.clear();
-        let mut content_type = None;
+        // What the publisher has said of the payload holds as long as it is passed on as it is.
+        let stored = context.properties;
+        let mut content_type = property::content_type_of(stored);
+        let mut payload_is_text = property::is_text(stored);
         match (context.kind, document::opaque(context.document)) {
             (EventKind::Delete, _) if self.null_on_delete => self.payload.extend_from_slice(b"null"),
             (EventKind::Delete, _) => {}
             (_, _) if context.document.is_empty() => {}
             (_, Some((own_type, data))) => {
-                content_type = Some(own_type).filter(|own_type| *own_type != OCTET_STREAM);
+                content_type = content_type.or(Some(own_type).filter(|own_type| *own_type != OCTET_STREAM));
                 self.payload.extend_from_slice(data);
             }
             (_, None) => {
-                content_type = Some(format.media_type()).filter(|_| format != Format::Json);
+                let is_same = content_type.and_then(Format::of_media_type) == Some(format);
+                if !is_same {
+                    content_type = Some(format.media_type()).filter(|_| format != Format::Json);
+                    payload_is_text &= format == Format::Json;
+                }
                 format::encode(format, context.document, &mut self.payload);
             }
         }
-        let acknowledged = kind.has(FrameKind::ACKNOWLEDGED);
-        let payload_bytes = self.payload.len();
+        let head = PublishHead {
+            version,
+            qos: kind.qos(),
+            dup: kind.has(FrameKind::DUPLICATE),
+            retain: kind.has(FrameKind::RETAIN),
+            topic: (path, slash, context.key_text),
+            topic_alias: None,
+            payload_is_text,
+            content_type,
+            // Rounded up: what is left of a second is not nothing.
+            message_expiry: context.expires_in_ms.map(|left| left.div_ceil(1000).min(u64::from(u32::MAX)) as u32),
+            properties: property::without_format(stored),
+            subscription_identifiers: context.identifiers,
+            payload_bytes: self.payload.len(),
+        };
         let start = out.len();
         if in_web_socket {
-            let packet_bytes = publish_bytes(version, acknowledged, topic_bytes, content_type, payload_bytes);
-            write_header(Opcode::Binary, packet_bytes, out);
+            write_header(Opcode::Binary, head.packet_bytes(), out);
         }
-        let retain = kind.has(FrameKind::RETAIN);
-        let topic = (path, slash, context.key_text);
-        let packet_id_at = write_publish_head(version, acknowledged, retain, topic, content_type, payload_bytes, out);
+        let packet_id_at = head.write(out);
         out.extend_from_slice(&self.payload);
         Some(Encoded { packet_id_at: packet_id_at.map(|at| at - start) })
     }

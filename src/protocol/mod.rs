@@ -88,16 +88,32 @@ impl Context<'_> {
         match self.framing {
             framing::Framing::None => self.shard.outboxes.write(self.connection, body),
             framing::Framing::WebSocket => {
-                let packet = &mut self.scratch.packet;
-                packet.clear();
-                body(packet);
-                self.shard.outboxes.write(self.connection, |out| {
-                    framing::write_header(framing::Opcode::Binary, packet.len(), out);
-                    out.extend_from_slice(packet);
-                });
+                let packet = wrap(&mut self.scratch.packet, body);
+                self.shard.outboxes.write(self.connection, |out| out.extend_from_slice(packet));
             }
         }
     }
+
+    /// Writes a packet that must not be sent before the session has been saved.
+    pub fn hold(&mut self, body: impl FnOnce(&mut Vec<u8>)) {
+        match self.framing {
+            framing::Framing::None => self.shard.outboxes.hold(self.connection, body),
+            framing::Framing::WebSocket => {
+                let packet = wrap(&mut self.scratch.packet, body);
+                self.shard.outboxes.hold(self.connection, |out| out.extend_from_slice(packet));
+            }
+        }
+    }
+}
+
+/// A packet in a binary frame.
+fn wrap(scratch: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
+    scratch.clear();
+    let mut packet = Vec::new();
+    body(&mut packet);
+    framing::write_header(framing::Opcode::Binary, packet.len(), scratch);
+    scratch.extend_from_slice(&packet);
+    scratch
 }
 
 /// What becomes of the connection after a call.

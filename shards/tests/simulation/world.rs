@@ -353,12 +353,8 @@ impl World {
         let connection = self.connection(at, 0);
         self.say(|| format!("write {tag}: {operation:?} {table}/{}", String::from_utf8_lossy(&submitted.key)));
         let write = Write {
-            operation,
-            table: TableId(table as u16),
-            body: Body::new(&submitted.key, &submitted.document()),
-            qos: 1,
-            origin: None,
             token: Some(Token { connection, tag }),
+            ..Write::new(operation, TableId(table as u16), Body::new(&submitted.key, &submitted.document()))
         };
         self.submitted.insert(tag, submitted);
         self.nodes[at].shard.submit(write);
@@ -379,15 +375,7 @@ impl World {
         let shard = &mut self.nodes[at].shard;
         shard.outboxes.open(connection);
         let target = |table: &usize| Target { table: TableId(*table as u16), path: 0, filter: filter.clone() };
-        let reference = shard.subscribe(Request {
-            connection,
-            targets: tables.iter().map(target).collect(),
-            encoding: 0,
-            qos: 0,
-            no_local: false,
-            retain_as_published: false,
-            snapshot: true,
-        });
+        let reference = shard.subscribe(Request::new(connection, tables.iter().map(target).collect(), 0));
         let subscriber = Subscriber::default();
         let (started, ended) = (false, false);
         self.subscriptions.push(Subscription { connection, reference, filter, tables, started, ended, subscriber });

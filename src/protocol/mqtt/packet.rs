@@ -5,9 +5,15 @@
 
 use super::property::{self, Properties};
 
+mod write;
+pub use write::{
+    AckKind, ConnAck, PublishHead, write_ack, write_connack, write_disconnect, write_pingresp, write_suback,
+    write_unsuback,
+};
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// 3.1.1
+    /// 3.1.1, and 3.1, which a server reads in the same way
     V4,
     /// 5.0
     V5,
@@ -52,27 +58,85 @@ impl std::fmt::Display for PacketError {
 /// Reason codes, MQTT 5 §2.4.
 pub mod reason {
     pub const SUCCESS: u8 = 0x00;
+    pub const DISCONNECT_WITH_WILL: u8 = 0x04;
+    pub const NO_MATCHING_SUBSCRIBERS: u8 = 0x10;
     pub const NO_SUBSCRIPTION_EXISTED: u8 = 0x11;
+    pub const CONTINUE_AUTHENTICATION: u8 = 0x18;
+    pub const REAUTHENTICATE: u8 = 0x19;
     pub const UNSPECIFIED: u8 = 0x80;
     pub const MALFORMED_PACKET: u8 = 0x81;
     pub const PROTOCOL_ERROR: u8 = 0x82;
+    pub const IMPLEMENTATION_SPECIFIC: u8 = 0x83;
     pub const UNSUPPORTED_PROTOCOL_VERSION: u8 = 0x84;
+    pub const CLIENT_IDENTIFIER_NOT_VALID: u8 = 0x85;
     pub const BAD_CREDENTIALS: u8 = 0x86;
+    pub const NOT_AUTHORIZED: u8 = 0x87;
     pub const SERVER_UNAVAILABLE: u8 = 0x88;
+    pub const SERVER_BUSY: u8 = 0x89;
+    pub const BANNED: u8 = 0x8a;
     pub const SERVER_SHUTTING_DOWN: u8 = 0x8b;
     pub const BAD_AUTHENTICATION_METHOD: u8 = 0x8c;
     pub const KEEP_ALIVE_TIMEOUT: u8 = 0x8d;
     pub const SESSION_TAKEN_OVER: u8 = 0x8e;
     pub const TOPIC_FILTER_INVALID: u8 = 0x8f;
     pub const TOPIC_NAME_INVALID: u8 = 0x90;
+    pub const PACKET_IDENTIFIER_IN_USE: u8 = 0x91;
+    pub const PACKET_IDENTIFIER_NOT_FOUND: u8 = 0x92;
     pub const RECEIVE_MAXIMUM_EXCEEDED: u8 = 0x93;
     pub const TOPIC_ALIAS_INVALID: u8 = 0x94;
     pub const PACKET_TOO_LARGE: u8 = 0x95;
+    pub const MESSAGE_RATE_TOO_HIGH: u8 = 0x96;
     pub const QUOTA_EXCEEDED: u8 = 0x97;
+    pub const ADMINISTRATIVE_ACTION: u8 = 0x98;
     pub const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
+    pub const RETAIN_NOT_SUPPORTED: u8 = 0x9a;
     pub const QOS_NOT_SUPPORTED: u8 = 0x9b;
+    pub const USE_ANOTHER_SERVER: u8 = 0x9c;
+    pub const SERVER_MOVED: u8 = 0x9d;
     pub const SHARED_SUBSCRIPTIONS_NOT_SUPPORTED: u8 = 0x9e;
+    pub const CONNECTION_RATE_EXCEEDED: u8 = 0x9f;
+    pub const MAXIMUM_CONNECT_TIME: u8 = 0xa0;
     pub const SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED: u8 = 0xa1;
+    pub const WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED: u8 = 0xa2;
+}
+
+/// The reason codes that a client may give, by packet (§3.4.2.1, §3.5.2.1, §3.6.2.1, §3.7.2.1, §3.14.2.1, §3.15.2.1).
+mod given {
+    use super::reason::*;
+
+    /// PUBACK and PUBREC [MQTT-3.4.2-1, MQTT-3.5.2-1].
+    pub const RECEIVED: &[u8] = &[
+        SUCCESS,
+        NO_MATCHING_SUBSCRIBERS,
+        UNSPECIFIED,
+        IMPLEMENTATION_SPECIFIC,
+        NOT_AUTHORIZED,
+        TOPIC_NAME_INVALID,
+        PACKET_IDENTIFIER_IN_USE,
+        QUOTA_EXCEEDED,
+        PAYLOAD_FORMAT_INVALID,
+    ];
+    /// PUBREL and PUBCOMP [MQTT-3.6.2-1, MQTT-3.7.2-1].
+    pub const RELEASED: &[u8] = &[SUCCESS, PACKET_IDENTIFIER_NOT_FOUND];
+    /// DISCONNECT [MQTT-3.14.2-1].
+    pub const DISCONNECT: &[u8] = &[
+        SUCCESS,
+        DISCONNECT_WITH_WILL,
+        UNSPECIFIED,
+        MALFORMED_PACKET,
+        PROTOCOL_ERROR,
+        IMPLEMENTATION_SPECIFIC,
+        TOPIC_NAME_INVALID,
+        RECEIVE_MAXIMUM_EXCEEDED,
+        TOPIC_ALIAS_INVALID,
+        PACKET_TOO_LARGE,
+        MESSAGE_RATE_TOO_HIGH,
+        QUOTA_EXCEEDED,
+        ADMINISTRATIVE_ACTION,
+        PAYLOAD_FORMAT_INVALID,
+    ];
+    /// AUTH [MQTT-3.15.2-1].
+    pub const AUTH: &[u8] = &[CONTINUE_AUTHENTICATION, REAUTHENTICATE];
 }
 
 /// CONNACK return codes, MQTT 3.1.1 §3.2.2.3.
@@ -82,6 +146,7 @@ pub mod return_code {
     pub const IDENTIFIER_REJECTED: u8 = 2;
     pub const SERVER_UNAVAILABLE: u8 = 3;
     pub const BAD_CREDENTIALS: u8 = 4;
+    pub const NOT_AUTHORIZED: u8 = 5;
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -158,69 +223,93 @@ pub(super) struct Input<'a>(pub &'a [u8]);
 
 type Result<T> = std::result::Result<T, PacketError>;
 
+const EARLY: PacketError = PacketError::Malformed("it ends too early");
+
 impl<'a> Input<'a> {
+    #[inline]
     pub fn take(&mut self, count: usize) -> Result<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(count).ok_or(PacketError::Malformed("it ends too early"))?;
+        let (taken, rest) = self.0.split_at_checked(count).ok_or(EARLY)?;
         self.0 = rest;
         Ok(taken)
     }
 
+    #[inline]
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or(EARLY)?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    #[inline]
     pub fn byte(&mut self) -> Result<u8> {
-        Ok(self.take(1)?[0])
+        self.array().map(u8::from_be_bytes)
     }
 
+    #[inline]
     pub fn u16(&mut self) -> Result<u16> {
-        let bytes = self.take(2)?;
-        Ok(u16::from_be_bytes([bytes[0], bytes[1]]))
+        self.array().map(u16::from_be_bytes)
     }
 
+    #[inline]
     pub fn u32(&mut self) -> Result<u32> {
-        let bytes = self.take(4)?;
-        Ok(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+        self.array().map(u32::from_be_bytes)
     }
 
+    #[inline]
     pub fn binary(&mut self) -> Result<&'a [u8]> {
         let count = self.u16()?;
         self.take(usize::from(count))
     }
 
     /// UTF-8 without U+0000 [MQTT-1.5.4-1, MQTT-1.5.4-2].
+    #[inline]
     pub fn text(&mut self) -> Result<&'a str> {
         let bytes = self.binary()?;
-        let text = std::str::from_utf8(bytes).map_err(|_| PacketError::Malformed("a string is not UTF-8"))?;
-        // Without an early end: a few wide instructions for the short strings that these are.
-        if bytes.iter().fold(false, |found, byte| found | (*byte == 0)) {
-            return Err(PacketError::Malformed("a string contains U+0000"));
+        match std::str::from_utf8(bytes) {
+            Ok(text) if !has_zero(bytes) => Ok(text),
+            Ok(_) => Err(PacketError::Malformed("a string contains U+0000")),
+            Err(_) => Err(PacketError::Malformed("a string is not UTF-8")),
         }
-        Ok(text)
     }
 
     /// A variable byte integer in its shortest form [MQTT-1.5.5-1].
+    #[inline]
     pub fn variable(&mut self) -> Result<u32> {
-        match variable(self.0)? {
-            Some((value, length)) => {
-                self.0 = &self.0[length..];
-                Ok(value)
-            }
-            None => Err(PacketError::Malformed("it ends too early")),
-        }
+        let (value, length) = variable(self.0)?.ok_or(EARLY)?;
+        self.0 = &self.0[length..];
+        Ok(value)
     }
 
     /// A packet identifier: never 0 [MQTT-2.2.1-3].
+    #[inline]
     fn packet_id(&mut self) -> Result<u16> {
         match self.u16()? {
             0 => Err(PacketError::Protocol("the packet identifier is 0")),
             id => Ok(id),
         }
     }
+}
 
-    fn end(&self) -> Result<()> {
-        if self.0.is_empty() { Ok(()) } else { Err(PacketError::Malformed("bytes follow the packet's content")) }
-    }
+/// Whether one of the bytes is 0, eight at a time: what lies beyond the last whole eight is looked at together with what
+/// is before it.
+#[inline]
+fn has_zero(bytes: &[u8]) -> bool {
+    let in_word = |word: u64| word.wrapping_sub(0x0101_0101_0101_0101) & !word & 0x8080_8080_8080_8080;
+    let Some(last) = bytes.last_chunk() else { return bytes.contains(&0) };
+    let (words, _) = bytes.as_chunks();
+    words.iter().fold(in_word(u64::from_ne_bytes(*last)), |found, word| found | in_word(u64::from_ne_bytes(*word))) != 0
 }
 
 /// The value and the length of a variable byte integer; `None`: more bytes are needed.
-fn variable(bytes: &[u8]) -> Result<Option<(u32, usize)>> {
+#[inline]
+pub(super) fn variable(bytes: &[u8]) -> Result<Option<(u32, usize)>> {
+    match bytes {
+        [byte, ..] if *byte < 0x80 => Ok(Some((u32::from(*byte), 1))),
+        _ => long_variable(bytes),
+    }
+}
+
+fn long_variable(bytes: &[u8]) -> Result<Option<(u32, usize)>> {
     let mut value = 0;
     for (index, byte) in bytes.iter().take(4).enumerate() {
         value |= u32::from(byte & 0x7f) << (7 * index);
@@ -234,60 +323,67 @@ fn variable(bytes: &[u8]) -> Result<Option<(u32, usize)>> {
     if bytes.len() < 4 { Ok(None) } else { Err(PacketError::Malformed("a variable byte integer of more than 4 bytes")) }
 }
 
-/// The length of the packet at the start of `input`, fixed header included, once that header is there.
-pub fn packet_length(input: &[u8], bytes_max: usize) -> Result<Option<usize>> {
+/// Where the content of the packet at the start of `input` begins and ends, once its fixed header is there.
+#[inline]
+fn content(input: &[u8], bytes_max: usize) -> Result<Option<(usize, usize)>> {
     let Some(rest) = input.get(1..) else { return Ok(None) };
     let Some((remaining, header)) = variable(rest)? else { return Ok(None) };
     let length = 1 + header + remaining as usize;
-    if length > bytes_max { Err(PacketError::TooLarge) } else { Ok(Some(length)) }
+    if length > bytes_max { Err(PacketError::TooLarge) } else { Ok(Some((1 + header, length))) }
 }
+
+/// The length of the packet at the start of `input`, fixed header included, once that header is there.
+pub fn packet_length(input: &[u8], bytes_max: usize) -> Result<Option<usize>> {
+    Ok(content(input, bytes_max)?.map(|(_, end)| end))
+}
+
+/// What [`decode`] gives. A packet is large for a result: whatever reads one builds this itself and at once, for handing
+/// parts of it on costs more than reading them.
+type Decoded<'a> = Result<Option<(Packet<'a>, usize)>>;
 
 /// The packet at the start of `input` and its length; `None`: more bytes are needed. CONNECT names its version itself;
 /// `version` says how to read the others.
 pub fn decode(input: &[u8], version: Version, bytes_max: usize) -> Result<Option<(Packet<'_>, usize)>> {
-    let Some(length) = packet_length(input, bytes_max)? else { return Ok(None) };
-    let Some(whole) = input.get(..length) else { return Ok(None) };
-    let first = whole[0];
-    let mut body = Input(&whole[1..]);
-    body.variable()?;
-    let flags = first & 0x0f;
-    let expected_flags = match first >> 4 {
-        3 => flags,
-        6 | 8 | 10 => 2,
-        _ => 0,
-    };
-    if flags != expected_flags {
-        return Err(PacketError::Malformed("reserved flags of the fixed header are set")); // [MQTT-2.1.3-1]
+    let Some((begin, length)) = content(input, bytes_max)? else { return Ok(None) };
+    let Some(body) = input.get(begin..length).map(Input) else { return Ok(None) };
+    let first = input[0];
+    match first {
+        0x30..=0x3f => publish(first, body, version, length),
+        0x40 => ack(body, version, given::RECEIVED, length, Packet::PubAck),
+        0x50 => ack(body, version, given::RECEIVED, length, Packet::PubRec),
+        0x62 => ack(body, version, given::RELEASED, length, Packet::PubRel),
+        0x70 => ack(body, version, given::RELEASED, length, Packet::PubComp),
+        0x82 => subscribe(body, version, length),
+        0xa2 => unsubscribe(body, version, length),
+        0xc0 => whole(Packet::PingReq, body, length),
+        0xe0 => disconnect(body, version, length),
+        0x10 => connect(body, length),
+        0xf0 if version == Version::V5 => auth(body, length),
+        0x20 | 0x90 | 0xb0 | 0xd0 => Err(PacketError::Protocol("only a server sends this packet")),
+        0x00 | 0xf0 => Err(PacketError::Malformed("packet type 0 or 15 is reserved")),
+        _ => Err(PacketError::Malformed("reserved flags of the fixed header are set")), // [MQTT-2.1.3-1]
     }
-    let packet = match first >> 4 {
-        1 => Packet::Connect(Box::new(connect(&mut body)?)),
-        3 => Packet::Publish(publish(flags, &mut body, version)?),
-        4 => Packet::PubAck(ack(&mut body, version, property::PUBACK)?),
-        5 => Packet::PubRec(ack(&mut body, version, property::PUBACK)?),
-        6 => Packet::PubRel(ack(&mut body, version, property::PUBACK)?),
-        7 => Packet::PubComp(ack(&mut body, version, property::PUBACK)?),
-        8 => subscribe(&mut body, version)?,
-        10 => unsubscribe(&mut body, version)?,
-        12 => Packet::PingReq,
-        14 => disconnect(&mut body, version)?,
-        15 if version == Version::V5 => auth(&mut body)?,
-        2 | 9 | 11 | 13 => return Err(PacketError::Protocol("only a server sends this packet")),
-        _ => return Err(PacketError::Malformed("packet type 0 or 15 is reserved")),
-    };
-    body.end()?;
-    Ok(Some((packet, length)))
 }
 
-#[inline(always)] // one copy of the packet less
+#[inline(always)]
+fn whole<'a>(packet: Packet<'a>, rest: Input<'a>, length: usize) -> Decoded<'a> {
+    if rest.0.is_empty() {
+        Ok(Some((packet, length)))
+    } else {
+        Err(PacketError::Malformed("bytes follow the packet's content"))
+    }
+}
+
+#[inline(always)]
 fn properties<'a>(body: &mut Input<'a>, version: Version, allowed: property::Set) -> Result<Properties<'a>> {
     if version == Version::V4 { Ok(Properties::default()) } else { property::read(body, allowed) }
 }
 
-fn connect<'a>(body: &mut Input<'a>) -> Result<Connect<'a>> {
+fn connect<'a>(mut body: Input<'a>, length: usize) -> Decoded<'a> {
     let name = body.binary()?;
     let level = body.byte()?;
     let version = match (name, level) {
-        (b"MQTT", 4) => Version::V4,
+        (b"MQTT", 4) | (b"MQIsdp", 3) => Version::V4,
         (b"MQTT", 5) => Version::V5,
         _ => return Err(PacketError::UnsupportedVersion),
     };
@@ -304,10 +400,10 @@ fn connect<'a>(body: &mut Input<'a>) -> Result<Connect<'a>> {
         return Err(PacketError::Malformed("a password without a user name")); // 3.1.1 [MQTT-3.1.2-22]
     }
     let keep_alive = body.u16()?;
-    let connect_properties = properties(body, version, property::CONNECT)?;
+    let connect_properties = properties(&mut body, version, property::CONNECT)?;
     let client_id = body.text()?;
     let will = if has_will {
-        let will_properties = properties(body, version, property::WILL)?;
+        let will_properties = properties(&mut body, version, property::WILL)?;
         let topic = body.text()?;
         let payload = body.binary()?;
         Some(Will { topic, payload, qos: will_qos, retain: has(0x20), properties: will_properties })
@@ -317,12 +413,12 @@ fn connect<'a>(body: &mut Input<'a>) -> Result<Connect<'a>> {
     let username = if has(0x80) { Some(body.text()?) } else { None };
     let password = if has(0x40) { Some(body.binary()?) } else { None };
     let properties = connect_properties;
-    Ok(Connect { version, clean: has(2), keep_alive, client_id, will, username, password, properties })
+    let connect = Connect { version, clean: has(2), keep_alive, client_id, will, username, password, properties };
+    whole(Packet::Connect(Box::new(connect)), body, length)
 }
 
-#[inline(always)] // one copy of the packet less
-fn publish<'a>(flags: u8, body: &mut Input<'a>, version: Version) -> Result<Publish<'a>> {
-    let (dup, qos, retain) = (flags & 8 != 0, flags >> 1 & 3, flags & 1 != 0);
+fn publish<'a>(first: u8, mut body: Input<'a>, version: Version, length: usize) -> Decoded<'a> {
+    let (dup, qos, retain) = (first & 8 != 0, first >> 1 & 3, first & 1 != 0);
     if qos == 3 {
         return Err(PacketError::Malformed("QoS 3 does not exist")); // [MQTT-3.3.1-4]
     }
@@ -331,27 +427,26 @@ fn publish<'a>(flags: u8, body: &mut Input<'a>, version: Version) -> Result<Publ
     }
     let topic = body.text()?;
     let packet_id = if qos > 0 { body.packet_id()? } else { 0 };
-    let properties = properties(body, version, property::PUBLISH)?;
-    let payload = std::mem::take(&mut body.0);
-    Ok(Publish { dup, qos, retain, topic, packet_id, properties, payload })
+    let properties = properties(&mut body, version, property::PUBLISH)?;
+    Ok(Some((Packet::Publish(Publish { dup, qos, retain, topic, packet_id, properties, payload: body.0 }), length)))
 }
 
-#[inline(always)] // one copy of the packet less
-fn ack<'a>(body: &mut Input<'a>, version: Version, allowed: property::Set) -> Result<Ack<'a>> {
+#[inline(always)]
+fn ack<'a>(
+    mut body: Input<'a>,
+    version: Version,
+    codes: &[u8],
+    length: usize,
+    kind: impl FnOnce(Ack<'a>) -> Packet<'a>,
+) -> Decoded<'a> {
     let packet_id = body.packet_id()?;
-    let mut ack = Ack { packet_id, reason: reason::SUCCESS, properties: Properties::default() };
-    if version == Version::V5 && !body.0.is_empty() {
-        ack.reason = body.byte()?;
-        if !body.0.is_empty() {
-            ack.properties = property::read(body, allowed)?;
-        }
-    }
-    Ok(ack)
+    let (reason, properties) = reason_and_properties(&mut body, version, codes, property::PUBACK)?;
+    whole(kind(Ack { packet_id, reason, properties }), body, length)
 }
 
-fn subscribe<'a>(body: &mut Input<'a>, version: Version) -> Result<Packet<'a>> {
+fn subscribe<'a>(mut body: Input<'a>, version: Version, length: usize) -> Decoded<'a> {
     let packet_id = body.packet_id()?;
-    let properties = properties(body, version, property::SUBSCRIBE)?;
+    let properties = properties(&mut body, version, property::SUBSCRIBE)?;
     let mut filters = Vec::new();
     while !body.0.is_empty() {
         let filter = body.text()?;
@@ -365,17 +460,20 @@ fn subscribe<'a>(body: &mut Input<'a>, version: Version) -> Result<Packet<'a>> {
             return Err(PacketError::Protocol("retain handling 3 does not exist")); // §3.8.3.1
         }
         let (no_local, retain_as_published) = (options & 4 != 0, options & 8 != 0);
+        if no_local && filter.starts_with("$share/") {
+            return Err(PacketError::Protocol("no local on a shared subscription")); // [MQTT-3.8.3-4]
+        }
         filters.push(Filter { filter, qos, no_local, retain_as_published, retain_handling });
     }
     if filters.is_empty() {
         return Err(PacketError::Protocol("SUBSCRIBE without a filter")); // [MQTT-3.8.3-2]
     }
-    Ok(Packet::Subscribe { packet_id, properties, filters })
+    Ok(Some((Packet::Subscribe { packet_id, properties, filters }, length)))
 }
 
-fn unsubscribe<'a>(body: &mut Input<'a>, version: Version) -> Result<Packet<'a>> {
+fn unsubscribe<'a>(mut body: Input<'a>, version: Version, length: usize) -> Decoded<'a> {
     let packet_id = body.packet_id()?;
-    let properties = properties(body, version, property::UNSUBSCRIBE)?;
+    let properties = properties(&mut body, version, property::UNSUBSCRIBE)?;
     let mut filters = Vec::new();
     while !body.0.is_empty() {
         filters.push(body.text()?);
@@ -383,207 +481,39 @@ fn unsubscribe<'a>(body: &mut Input<'a>, version: Version) -> Result<Packet<'a>>
     if filters.is_empty() {
         return Err(PacketError::Protocol("UNSUBSCRIBE without a filter")); // [MQTT-3.10.3-2]
     }
-    Ok(Packet::Unsubscribe { packet_id, properties, filters })
+    Ok(Some((Packet::Unsubscribe { packet_id, properties, filters }, length)))
 }
 
-fn disconnect<'a>(body: &mut Input<'a>, version: Version) -> Result<Packet<'a>> {
-    let (reason, properties) = reason_and_properties(body, version, property::DISCONNECT)?;
-    Ok(Packet::Disconnect { reason, properties })
+fn disconnect<'a>(mut body: Input<'a>, version: Version, length: usize) -> Decoded<'a> {
+    let (reason, properties) = reason_and_properties(&mut body, version, given::DISCONNECT, property::DISCONNECT)?;
+    whole(Packet::Disconnect { reason, properties }, body, length)
 }
 
-fn auth<'a>(body: &mut Input<'a>) -> Result<Packet<'a>> {
-    let (reason, properties) = reason_and_properties(body, Version::V5, property::AUTH)?;
-    Ok(Packet::Auth { reason, properties })
+fn auth<'a>(mut body: Input<'a>, length: usize) -> Decoded<'a> {
+    let (reason, properties) = reason_and_properties(&mut body, Version::V5, given::AUTH, property::AUTH)?;
+    if properties.authentication_method().is_none() {
+        return Err(PacketError::Protocol("AUTH without a method")); // §3.15.2.2.2
+    }
+    whole(Packet::Auth { reason, properties }, body, length)
 }
 
-#[inline(always)] // one copy of the packet less
+/// What is left out is success, and no properties.
+#[inline(always)]
 fn reason_and_properties<'a>(
     body: &mut Input<'a>,
     version: Version,
+    codes: &[u8],
     allowed: property::Set,
 ) -> Result<(u8, Properties<'a>)> {
-    if version == Version::V4 || body.0.is_empty() {
+    if version == Version::V4 {
         return Ok((reason::SUCCESS, Properties::default()));
     }
-    let reason = body.byte()?;
+    let reason = if body.0.is_empty() { reason::SUCCESS } else { body.byte()? };
+    if !codes.contains(&reason) {
+        return Err(PacketError::Protocol("a reason code that this packet cannot have"));
+    }
     let properties = if body.0.is_empty() { Properties::default() } else { property::read(body, allowed)? };
     Ok((reason, properties))
-}
-
-pub(super) fn write_variable(mut value: u32, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// Bytes of a variable byte integer.
-pub(super) fn variable_length(value: usize) -> usize {
-    match value {
-        0..=0x7f => 1,
-        0x80..=0x3fff => 2,
-        0x4000..=0x1f_ffff => 3,
-        _ => 4,
-    }
-}
-
-pub(super) fn write_text(text: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(&(text.len() as u16).to_be_bytes());
-    out.extend_from_slice(text.as_bytes());
-}
-
-/// Appends a small packet: a fixed header and a body of less than 128 bytes, or more.
-fn write_packet(first: u8, body: &[u8], out: &mut Vec<u8>) {
-    out.push(first);
-    write_variable(body.len() as u32, out);
-    out.extend_from_slice(body);
-}
-
-/// What a CONNACK of version 5 says of this server. `None` and `false` stand for "not said".
-#[derive(Clone, Debug, Default)]
-pub struct ConnAck<'a> {
-    pub session_present: bool,
-    /// A reason code for version 5, a return code for 3.1.1.
-    pub code: u8,
-    pub assigned_client_id: Option<&'a str>,
-    pub server_keep_alive: Option<u16>,
-    pub receive_maximum: Option<u16>,
-    pub maximum_packet_size: Option<u32>,
-    /// The session ends with the connection, whatever the client asked for.
-    pub no_session_expiry: bool,
-    pub reason_string: Option<&'a str>,
-}
-
-pub fn write_connack(version: Version, connack: &ConnAck<'_>, out: &mut Vec<u8>) {
-    let mut body = vec![u8::from(connack.session_present), connack.code];
-    if version == Version::V5 {
-        let mut list = Vec::new();
-        if connack.code == reason::SUCCESS {
-            if connack.no_session_expiry {
-                property::write_u32(property::id::SESSION_EXPIRY_INTERVAL, 0, &mut list);
-            }
-            if let Some(maximum) = connack.receive_maximum {
-                property::write_u16(property::id::RECEIVE_MAXIMUM, maximum, &mut list);
-            }
-            property::write_byte(property::id::MAXIMUM_QOS, 1, &mut list);
-            if let Some(maximum) = connack.maximum_packet_size {
-                property::write_u32(property::id::MAXIMUM_PACKET_SIZE, maximum, &mut list);
-            }
-            property::write_byte(property::id::SUBSCRIPTION_IDENTIFIERS_AVAILABLE, 0, &mut list);
-            property::write_byte(property::id::SHARED_SUBSCRIPTION_AVAILABLE, 0, &mut list);
-        }
-        if let Some(client_id) = connack.assigned_client_id {
-            property::write_string(property::id::ASSIGNED_CLIENT_IDENTIFIER, client_id, &mut list);
-        }
-        if let Some(seconds) = connack.server_keep_alive {
-            property::write_u16(property::id::SERVER_KEEP_ALIVE, seconds, &mut list);
-        }
-        if let Some(text) = connack.reason_string {
-            property::write_string(property::id::REASON_STRING, text, &mut list);
-        }
-        write_variable(list.len() as u32, &mut body);
-        body.extend_from_slice(&list);
-    }
-    write_packet(0x20, &body, out);
-}
-
-/// PUBACK; a reason string only goes with a failure, and only to version 5.
-pub fn write_puback(version: Version, packet_id: u16, code: u8, text: Option<&str>, out: &mut Vec<u8>) {
-    let [high, low] = packet_id.to_be_bytes();
-    if version == Version::V4 || code == reason::SUCCESS {
-        return out.extend_from_slice(&[0x40, 2, high, low]);
-    }
-    let mut body = vec![high, low, code];
-    write_reason_string(text, &mut body);
-    write_packet(0x40, &body, out);
-}
-
-fn write_reason_string(text: Option<&str>, body: &mut Vec<u8>) {
-    let mut list = Vec::new();
-    if let Some(text) = text {
-        property::write_string(property::id::REASON_STRING, text, &mut list);
-    }
-    write_variable(list.len() as u32, body);
-    body.extend_from_slice(&list);
-}
-
-pub fn write_suback(version: Version, packet_id: u16, codes: &[u8], out: &mut Vec<u8>) {
-    write_codes(0x90, version, packet_id, codes, out);
-}
-
-/// 3.1.1 has no codes here (§3.11).
-pub fn write_unsuback(version: Version, packet_id: u16, codes: &[u8], out: &mut Vec<u8>) {
-    let codes = if version == Version::V4 { &[] } else { codes };
-    write_codes(0xb0, version, packet_id, codes, out);
-}
-
-fn write_codes(first: u8, version: Version, packet_id: u16, codes: &[u8], out: &mut Vec<u8>) {
-    let mut body = packet_id.to_be_bytes().to_vec();
-    if version == Version::V5 {
-        body.push(0);
-    }
-    body.extend_from_slice(codes);
-    write_packet(first, &body, out);
-}
-
-pub fn write_pingresp(out: &mut Vec<u8>) {
-    out.extend_from_slice(&[0xd0, 0]);
-}
-
-/// Only version 5 has a DISCONNECT from the server.
-pub fn write_disconnect(code: u8, text: Option<&str>, out: &mut Vec<u8>) {
-    let mut body = vec![code];
-    write_reason_string(text, &mut body);
-    write_packet(0xe0, &body, out);
-}
-
-/// The head of an outgoing PUBLISH: everything before the payload of `payload_bytes`. Gives the place of the packet
-/// identifier in `out`, for QoS 1. Each subscriber's identifier is filled in by its outbox.
-pub fn write_publish_head(
-    version: Version,
-    acknowledged: bool,
-    retain: bool,
-    topic: (&str, &str, &str),
-    content_type: Option<&str>,
-    payload_bytes: usize,
-    out: &mut Vec<u8>,
-) -> Option<usize> {
-    let topic_bytes = topic.0.len() + topic.1.len() + topic.2.len();
-    let property_bytes = content_type.map_or(0, |text| 3 + text.len());
-    let list_bytes = if version == Version::V5 { variable_length(property_bytes) + property_bytes } else { 0 };
-    let remaining = 2 + topic_bytes + if acknowledged { 2 } else { 0 } + list_bytes + payload_bytes;
-    out.push(0x30 | u8::from(acknowledged) << 1 | u8::from(retain));
-    write_variable(remaining as u32, out);
-    out.extend_from_slice(&(topic_bytes as u16).to_be_bytes());
-    for part in [topic.0, topic.1, topic.2] {
-        out.extend_from_slice(part.as_bytes());
-    }
-    let packet_id_at = acknowledged.then(|| {
-        out.extend_from_slice(&[0, 0]);
-        out.len() - 2
-    });
-    if version == Version::V5 {
-        write_variable(property_bytes as u32, out);
-        if let Some(text) = content_type {
-            property::write_string(property::id::CONTENT_TYPE, text, out);
-        }
-    }
-    packet_id_at
-}
-
-/// The length of a PUBLISH written with that head.
-pub fn publish_bytes(
-    version: Version,
-    acknowledged: bool,
-    topic_bytes: usize,
-    content_type: Option<&str>,
-    payload_bytes: usize,
-) -> usize {
-    let property_bytes = content_type.map_or(0, |text| 3 + text.len());
-    let list_bytes = if version == Version::V5 { variable_length(property_bytes) + property_bytes } else { 0 };
-    let remaining = 2 + topic_bytes + if acknowledged { 2 } else { 0 } + list_bytes + payload_bytes;
-    1 + variable_length(remaining) + remaining
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! Properties of MQTT 5 packets (§2.2.2): read in one pass over the bytes, each identifier checked against the set that
-//! its packet allows, each single one refused when it is given twice.
+//! Properties of MQTT 5 packets (§2.2.2): a list is checked in one pass when its packet is read (each identifier against
+//! the set that its packet allows, each value, nothing single given twice) and kept as the bytes that it is. Values are
+//! found in those bytes when they are asked for.
 
-use super::packet::{Input, PacketError, write_text};
+use super::packet::{Input, PacketError, variable};
 
 /// Property identifiers, MQTT 5 §2.2.2.2.
 pub mod id {
@@ -19,15 +20,13 @@ pub mod id {
     pub const REQUEST_PROBLEM_INFORMATION: u8 = 23;
     pub const WILL_DELAY_INTERVAL: u8 = 24;
     pub const REQUEST_RESPONSE_INFORMATION: u8 = 25;
+    pub const RESPONSE_INFORMATION: u8 = 26;
     pub const REASON_STRING: u8 = 31;
     pub const RECEIVE_MAXIMUM: u8 = 33;
     pub const TOPIC_ALIAS_MAXIMUM: u8 = 34;
     pub const TOPIC_ALIAS: u8 = 35;
-    pub const MAXIMUM_QOS: u8 = 36;
     pub const USER_PROPERTY: u8 = 38;
     pub const MAXIMUM_PACKET_SIZE: u8 = 39;
-    pub const SUBSCRIPTION_IDENTIFIERS_AVAILABLE: u8 = 41;
-    pub const SHARED_SUBSCRIPTION_AVAILABLE: u8 = 42;
 }
 
 /// Bit n stands for property identifier n.
@@ -80,138 +79,268 @@ pub const UNSUBSCRIBE: Set = set(&[id::USER_PROPERTY]);
 pub const DISCONNECT: Set = set(&[id::SESSION_EXPIRY_INTERVAL, id::REASON_STRING, id::USER_PROPERTY]);
 pub const AUTH: Set = set(&[id::AUTHENTICATION_METHOD, id::AUTHENTICATION_DATA, id::REASON_STRING, id::USER_PROPERTY]);
 
-/// The properties of a packet; those that this server takes no notice of are checked and left out.
+/// What goes on to subscribers with the message, payload format indicator aside [MQTT-3.3.2-15, -16, -17, -20].
+const FORWARDED: [u8; 3] = [id::CONTENT_TYPE, id::RESPONSE_TOPIC, id::CORRELATION_DATA];
+
+/// The properties of a packet: its own bytes, checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Properties<'a> {
-    pub content_type: Option<&'a str>,
-    pub payload_is_text: bool,
-    pub response_topic: Option<&'a str>,
-    pub subscription_identifier: Option<u32>,
-    pub session_expiry_interval: Option<u32>,
-    pub authentication_method: Option<&'a str>,
-    pub request_problem_information: Option<bool>,
-    pub receive_maximum: Option<u16>,
-    pub topic_alias: Option<u16>,
-    pub maximum_packet_size: Option<u32>,
-    /// All user properties, as they stand in the packet.
-    user: UserProperties<'a>,
+    /// The list without its length.
+    list: &'a [u8],
+    content_type: Option<&'a str>,
+    /// Which there are.
+    given: Set,
 }
 
-/// The part of the packet that holds user properties, other properties in between.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct UserProperties<'a>(&'a [u8]);
-
 impl<'a> Properties<'a> {
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub fn content_type(&self) -> Option<&'a str> {
+        self.content_type
+    }
+
+    pub fn payload_is_text(&self) -> bool {
+        self.byte(id::PAYLOAD_FORMAT_INDICATOR) == Some(1)
+    }
+
+    pub fn message_expiry_interval(&self) -> Option<u32> {
+        self.long(id::MESSAGE_EXPIRY_INTERVAL)
+    }
+
+    pub fn response_topic(&self) -> Option<&'a str> {
+        self.text(id::RESPONSE_TOPIC)
+    }
+
+    pub fn correlation_data(&self) -> Option<&'a [u8]> {
+        self.value(id::CORRELATION_DATA).and_then(|value| value.get(2..))
+    }
+
+    pub fn topic_alias(&self) -> Option<u16> {
+        self.short(id::TOPIC_ALIAS)
+    }
+
+    pub fn subscription_identifier(&self) -> Option<u32> {
+        let value = self.value(id::SUBSCRIPTION_IDENTIFIER)?;
+        variable(value).ok()?.map(|(value, _)| value)
+    }
+
+    pub fn session_expiry_interval(&self) -> Option<u32> {
+        self.long(id::SESSION_EXPIRY_INTERVAL)
+    }
+
+    pub fn authentication_method(&self) -> Option<&'a str> {
+        self.text(id::AUTHENTICATION_METHOD)
+    }
+
+    pub fn request_problem_information(&self) -> Option<bool> {
+        self.byte(id::REQUEST_PROBLEM_INFORMATION).map(|value| value == 1)
+    }
+
+    pub fn request_response_information(&self) -> Option<bool> {
+        self.byte(id::REQUEST_RESPONSE_INFORMATION).map(|value| value == 1)
+    }
+
+    pub fn receive_maximum(&self) -> Option<u16> {
+        self.short(id::RECEIVE_MAXIMUM)
+    }
+
+    pub fn topic_alias_maximum(&self) -> Option<u16> {
+        self.short(id::TOPIC_ALIAS_MAXIMUM)
+    }
+
+    pub fn maximum_packet_size(&self) -> Option<u32> {
+        self.long(id::MAXIMUM_PACKET_SIZE)
+    }
+
+    pub fn will_delay_interval(&self) -> Option<u32> {
+        self.long(id::WILL_DELAY_INTERVAL)
+    }
+
+    pub fn reason_string(&self) -> Option<&'a str> {
+        self.text(id::REASON_STRING)
+    }
+
     /// The value of a user property; of several the last.
     pub fn user(&self, name: &str) -> Option<&'a str> {
-        let mut found = None;
-        let mut input = Input(self.user.0);
-        while !input.0.is_empty() {
-            match property(&mut input) {
-                Ok(Property::User(key, value)) if key == name => found = Some(value),
-                Ok(_) => {}
-                Err(_) => break, // not reached: what was read once reads again
+        if !self.has(id::USER_PROPERTY) {
+            return None;
+        }
+        let values = walk(self.list).filter(|property| property[0] == id::USER_PROPERTY).filter_map(|property| {
+            let mut input = Input(&property[1..]);
+            let key = input.binary().ok()?;
+            (key == name.as_bytes()).then(|| input.text().ok())?
+        });
+        values.last()
+    }
+
+    /// Appends what a server passes on to subscribers, encoded as it stands in a packet: payload format indicator if it
+    /// is 1, content type, response topic, correlation data, user properties in their order
+    /// [MQTT-3.3.2-4, -15, -16, -17, -18, -20].
+    pub fn forwarded(&self, out: &mut Vec<u8>) {
+        if self.payload_is_text() {
+            out.extend_from_slice(&[id::PAYLOAD_FORMAT_INDICATOR, 1]);
+        }
+        for id in FORWARDED {
+            if let Some(value) = self.value(id) {
+                out.push(id);
+                out.extend_from_slice(value);
             }
         }
-        found
+        if self.has(id::USER_PROPERTY) {
+            for property in walk(self.list).filter(|property| property[0] == id::USER_PROPERTY) {
+                out.extend_from_slice(property);
+            }
+        }
+    }
+
+    fn has(&self, id: u8) -> bool {
+        self.given & 1 << id != 0
+    }
+
+    /// The value of a property as it is encoded.
+    fn value(&self, id: u8) -> Option<&'a [u8]> {
+        if !self.has(id) {
+            return None;
+        }
+        walk(self.list).find(|property| property[0] == id).map(|property| &property[1..])
+    }
+
+    fn byte(&self, id: u8) -> Option<u8> {
+        self.value(id)?.first().copied()
+    }
+
+    fn short(&self, id: u8) -> Option<u16> {
+        Input(self.value(id)?).u16().ok()
+    }
+
+    fn long(&self, id: u8) -> Option<u32> {
+        Input(self.value(id)?).u32().ok()
+    }
+
+    fn text(&self, id: u8) -> Option<&'a str> {
+        Input(self.value(id)?).text().ok()
     }
 }
 
-enum Property<'a> {
-    Byte(u8, u8),
-    Short(u8, u16),
-    Long(u8, u32),
-    Text(u8, &'a str),
-    Binary,
-    User(&'a str, &'a str),
-}
-
-fn property<'a>(input: &mut Input<'a>) -> Result<Property<'a>, PacketError> {
-    let id = input.byte()?;
-    Ok(match id {
-        id::PAYLOAD_FORMAT_INDICATOR | id::REQUEST_PROBLEM_INFORMATION | id::REQUEST_RESPONSE_INFORMATION => {
-            match input.byte()? {
-                value @ 0..=1 => Property::Byte(id, value),
-                _ => return Err(PacketError::Protocol("a yes-or-no property is neither 0 nor 1")),
-            }
-        }
-        id::MESSAGE_EXPIRY_INTERVAL
-        | id::SESSION_EXPIRY_INTERVAL
-        | id::WILL_DELAY_INTERVAL
-        | id::MAXIMUM_PACKET_SIZE => Property::Long(id, input.u32()?),
-        id::CONTENT_TYPE | id::RESPONSE_TOPIC | id::AUTHENTICATION_METHOD | id::REASON_STRING => {
-            Property::Text(id, input.text()?)
-        }
-        id::CORRELATION_DATA | id::AUTHENTICATION_DATA => {
-            input.binary()?;
-            Property::Binary
-        }
-        id::SUBSCRIPTION_IDENTIFIER => Property::Long(id, input.variable()?),
-        id::RECEIVE_MAXIMUM | id::TOPIC_ALIAS_MAXIMUM | id::TOPIC_ALIAS => Property::Short(id, input.u16()?),
-        id::USER_PROPERTY => Property::User(input.text()?, input.text()?),
-        _ => return Err(PacketError::Malformed("an unknown property, or one that belongs to another packet")),
+/// The properties of a list one by one, each as it is encoded, identifier included. Ends where the list is not sound.
+fn walk(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = list;
+    std::iter::from_fn(move || {
+        let (property, behind) = rest.split_at_checked(1 + value_bytes(rest)?)?;
+        rest = behind;
+        Some(property)
     })
 }
 
+/// How long the value of the first property of a list is.
+fn value_bytes(list: &[u8]) -> Option<usize> {
+    let (id, value) = list.split_first()?;
+    let prefixed = |at: usize| Some(2 + usize::from(u16::from_be_bytes([*value.get(at)?, *value.get(at + 1)?])));
+    match *id {
+        id::PAYLOAD_FORMAT_INDICATOR | id::REQUEST_PROBLEM_INFORMATION | id::REQUEST_RESPONSE_INFORMATION => Some(1),
+        id::RECEIVE_MAXIMUM | id::TOPIC_ALIAS_MAXIMUM | id::TOPIC_ALIAS => Some(2),
+        id::MESSAGE_EXPIRY_INTERVAL
+        | id::SESSION_EXPIRY_INTERVAL
+        | id::WILL_DELAY_INTERVAL
+        | id::MAXIMUM_PACKET_SIZE => Some(4),
+        id::CONTENT_TYPE
+        | id::RESPONSE_TOPIC
+        | id::CORRELATION_DATA
+        | id::AUTHENTICATION_METHOD
+        | id::AUTHENTICATION_DATA
+        | id::REASON_STRING => prefixed(0),
+        id::SUBSCRIPTION_IDENTIFIER => variable(value).ok()?.map(|(_, length)| length),
+        id::USER_PROPERTY => {
+            let key = prefixed(0)?;
+            Some(key + prefixed(key)?)
+        }
+        _ => None,
+    }
+}
+
+const UNKNOWN: PacketError = PacketError::Malformed("an unknown property, or one that belongs to another packet");
+
 /// Reads the length and the list of properties.
+#[inline(always)]
 pub(super) fn read<'a>(body: &mut Input<'a>, allowed: Set) -> Result<Properties<'a>, PacketError> {
+    if let [0, rest @ ..] = body.0 {
+        body.0 = rest;
+        return Ok(Properties::default());
+    }
+    read_list(body, allowed)
+}
+
+fn read_list<'a>(body: &mut Input<'a>, allowed: Set) -> Result<Properties<'a>, PacketError> {
     let length = body.variable()? as usize;
     let list = body.take(length)?;
     let mut input = Input(list);
-    let mut found = Properties::default();
+    let mut content_type = None;
     let mut given: Set = 0;
-    while !input.0.is_empty() {
-        let bit = 1u64.checked_shl(u32::from(input.0[0])).unwrap_or(0);
+    while let Some((id, rest)) = input.0.split_first() {
+        let bit = 1u64.checked_shl(u32::from(*id)).unwrap_or(0);
         if bit & allowed == 0 {
-            return Err(PacketError::Malformed("an unknown property, or one that belongs to another packet"));
+            return Err(UNKNOWN);
         }
-        match property(&mut input)? {
-            Property::User(..) => {
-                found.user = UserProperties(list);
-                continue;
-            }
-            Property::Byte(id::PAYLOAD_FORMAT_INDICATOR, value) => found.payload_is_text = value == 1,
-            Property::Byte(id::REQUEST_PROBLEM_INFORMATION, value) => {
-                found.request_problem_information = Some(value == 1);
-            }
-            Property::Long(id::SESSION_EXPIRY_INTERVAL, value) => found.session_expiry_interval = Some(value),
-            Property::Long(id::SUBSCRIPTION_IDENTIFIER | id::MAXIMUM_PACKET_SIZE, 0)
-            | Property::Short(id::RECEIVE_MAXIMUM, 0) => {
-                return Err(PacketError::Protocol("a property is 0 that must not be")); // §3.1.2.11, §3.8.2.1.2
-            }
-            Property::Long(id::SUBSCRIPTION_IDENTIFIER, value) => found.subscription_identifier = Some(value),
-            Property::Long(id::MAXIMUM_PACKET_SIZE, value) => found.maximum_packet_size = Some(value),
-            Property::Short(id::RECEIVE_MAXIMUM, value) => found.receive_maximum = Some(value),
-            Property::Short(id::TOPIC_ALIAS, value) => found.topic_alias = Some(value),
-            Property::Text(id::CONTENT_TYPE, text) => found.content_type = Some(text),
-            Property::Text(id::RESPONSE_TOPIC, text) => found.response_topic = Some(text),
-            Property::Text(id::AUTHENTICATION_METHOD, text) => found.authentication_method = Some(text),
-            Property::Byte(..) | Property::Short(..) | Property::Long(..) | Property::Text(..) => {}
-            Property::Binary => {}
-        }
-        if given & bit != 0 {
+        if bit & given != 0 && *id != id::USER_PROPERTY {
             return Err(PacketError::Protocol("a property is given twice"));
         }
         given |= bit;
+        input.0 = rest;
+        match *id {
+            id::USER_PROPERTY => _ = (input.text()?, input.text()?),
+            id::CONTENT_TYPE => content_type = Some(input.text()?),
+            id::RESPONSE_TOPIC | id::AUTHENTICATION_METHOD | id::REASON_STRING => _ = input.text()?,
+            id::CORRELATION_DATA | id::AUTHENTICATION_DATA => _ = input.binary()?,
+            id::PAYLOAD_FORMAT_INDICATOR | id::REQUEST_PROBLEM_INFORMATION | id::REQUEST_RESPONSE_INFORMATION => {
+                if input.byte()? > 1 {
+                    return Err(PacketError::Protocol("a yes-or-no property is neither 0 nor 1"));
+                }
+            }
+            id::MESSAGE_EXPIRY_INTERVAL | id::SESSION_EXPIRY_INTERVAL | id::WILL_DELAY_INTERVAL => _ = input.u32()?,
+            // 0 as an alias has a reason code of its own (§3.3.2.3.4), which the session gives.
+            id::TOPIC_ALIAS_MAXIMUM | id::TOPIC_ALIAS => _ = input.u16()?,
+            id::RECEIVE_MAXIMUM => not_zero(u32::from(input.u16()?))?,
+            id::MAXIMUM_PACKET_SIZE => not_zero(input.u32()?)?,
+            id::SUBSCRIPTION_IDENTIFIER => not_zero(input.variable()?)?,
+            _ => return Err(UNKNOWN),
+        }
     }
-    Ok(found)
+    if given & (1 << id::AUTHENTICATION_DATA | 1 << id::AUTHENTICATION_METHOD) == 1 << id::AUTHENTICATION_DATA {
+        // §3.1.2.11.10; of AUTH, §3.15.2.2.2.
+        return Err(PacketError::Protocol("authentication data without a method"));
+    }
+    Ok(Properties { list, content_type, given })
 }
 
-pub(super) fn write_byte(id: u8, value: u8, out: &mut Vec<u8>) {
-    out.extend_from_slice(&[id, value]);
+/// §3.1.2.11.3, §3.1.2.11.4, §3.8.2.1.2.
+fn not_zero(value: u32) -> Result<(), PacketError> {
+    if value == 0 { Err(PacketError::Protocol("a property is 0 that must not be")) } else { Ok(()) }
 }
 
-pub(super) fn write_u16(id: u8, value: u16, out: &mut Vec<u8>) {
-    out.push(id);
-    out.extend_from_slice(&value.to_be_bytes());
+// What `forwarded` has written, when it comes back from the log: nothing here relies on its being sound.
+
+/// Splits this property off the start of a stored list; if it is cut off, nothing of the list can be used.
+fn leading(stored: &[u8], id: u8) -> Option<(&[u8], &[u8])> {
+    let split = || stored.split_at_checked(1 + value_bytes(stored)?);
+    (stored.first() == Some(&id)).then(|| split().unwrap_or_default())
 }
 
-pub(super) fn write_u32(id: u8, value: u32, out: &mut Vec<u8>) {
-    out.push(id);
-    out.extend_from_slice(&value.to_be_bytes());
+/// Whether the stored properties say that the payload is UTF-8.
+pub fn is_text(stored: &[u8]) -> bool {
+    stored.starts_with(&[id::PAYLOAD_FORMAT_INDICATOR, 1])
 }
 
-pub(super) fn write_string(id: u8, text: &str, out: &mut Vec<u8>) {
-    out.push(id);
-    write_text(text, out);
+/// The content type among stored properties.
+pub fn content_type_of(stored: &[u8]) -> Option<&str> {
+    let stored = leading(stored, id::PAYLOAD_FORMAT_INDICATOR).map_or(stored, |(_, rest)| rest);
+    let (property, _) = leading(stored, id::CONTENT_TYPE)?;
+    std::str::from_utf8(property.get(3..)?).ok()
+}
+
+/// Stored properties behind payload format indicator and content type.
+pub fn without_format(stored: &[u8]) -> &[u8] {
+    let stored = leading(stored, id::PAYLOAD_FORMAT_INDICATOR).map_or(stored, |(_, rest)| rest);
+    leading(stored, id::CONTENT_TYPE).map_or(stored, |(_, rest)| rest)
 }

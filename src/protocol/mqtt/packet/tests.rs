@@ -3,6 +3,8 @@
 
 mod foreign;
 
+use super::super::property::{content_type_of, without_format};
+
 use super::*;
 use PacketError::{Malformed, Protocol, TooLarge, UnsupportedVersion};
 use Version::{V4, V5};
@@ -29,11 +31,32 @@ fn read(bytes: &[u8], version: Version) -> Result<Packet<'_>> {
     Ok(packet)
 }
 
-/// Properties with some of them set.
-fn with(set: impl FnOnce(&mut Properties<'static>)) -> Properties<'static> {
-    let mut properties = Properties::default();
-    set(&mut properties);
-    properties
+fn write_variable(mut value: u32, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn write_text(text: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(&(text.len() as u16).to_be_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn write_packet(first: u8, content: &[u8], out: &mut Vec<u8>) {
+    out.push(first);
+    write_variable(content.len() as u32, out);
+    out.extend_from_slice(content);
+}
+
+/// The properties of a list.
+fn listed(text: &str) -> Properties<'static> {
+    let list = wire(text);
+    let mut bytes = Vec::new();
+    write_variable(list.len() as u32, &mut bytes);
+    bytes.extend_from_slice(&list);
+    property::read(&mut Input(bytes.leak()), property::Set::MAX).expect("a sound list")
 }
 
 fn bare(packet_id: u16) -> Ack<'static> {
@@ -75,12 +98,14 @@ fn packets_of_3_1_1_are_read() {
 #[test]
 fn packets_of_5_0_are_read() {
     let properties = Properties::default();
-    let typed = with(|p| (p.content_type, p.payload_is_text) = (Some("a/b"), true));
-    let aliased = with(|p| (p.topic_alias, p.response_topic) = (Some(7), Some("r")));
+    let typed = listed("01 01 03 00 03 'a/b'");
+    let aliased = listed("23 00 07 08 00 01 'r'");
+    let data = listed("02 00 00 00 00 09 00 01 ff");
+    let told = listed("1f 00 01 'x'");
     let filter = Filter { filter: "a", qos: 2, no_local: true, retain_as_published: true, retain_handling: 2 };
-    let numbered = with(|p| p.subscription_identifier = Some(128));
-    let expiring = with(|p| p.session_expiry_interval = Some(60));
-    let method = with(|p| p.authentication_method = Some("x"));
+    let numbered = listed("0b 80 01");
+    let expiring = listed("11 00 00 00 3c");
+    let method = listed("15 00 01 'x'");
     let cases: Vec<(&str, Packet<'_>)> = vec![
         ("30 06 00 01 'a' 00 'hi'", Packet::Publish(publish(0, false, "a", 0, b"hi"))),
         ("32 08 00 01 'a' 00 09 00 'hi'", Packet::Publish(publish(1, false, "a", 9, b"hi"))),
@@ -92,13 +117,18 @@ fn packets_of_5_0_are_read() {
             "30 0a 00 00 07 23 00 07 08 00 01 'r'",
             Packet::Publish(Publish { properties: aliased, ..publish(0, false, "", 0, b"") }),
         ),
-        // Expiry, correlation data: checked, of no consequence.
-        ("30 0d 00 01 'a' 09 02 00 00 00 00 09 00 01 ff", Packet::Publish(publish(0, false, "a", 0, b""))),
+        (
+            "30 0d 00 01 'a' 09 02 00 00 00 00 09 00 01 ff",
+            Packet::Publish(Publish { properties: data, ..publish(0, false, "a", 0, b"") }),
+        ),
         ("40 02 00 01", Packet::PubAck(bare(1))),
         ("40 03 00 01 10", Packet::PubAck(Ack { reason: 0x10, ..bare(1) })),
         ("40 04 00 01 10 00", Packet::PubAck(Ack { reason: 0x10, ..bare(1) })),
-        ("40 08 00 01 80 04 1f 00 01 'x'", Packet::PubAck(Ack { reason: 0x80, ..bare(1) })),
+        ("40 08 00 01 80 04 1f 00 01 'x'", Packet::PubAck(Ack { reason: 0x80, properties: told, packet_id: 1 })),
+        ("50 03 00 01 10", Packet::PubRec(Ack { reason: 0x10, ..bare(1) })),
+        ("50 02 00 01", Packet::PubRec(bare(1))),
         ("62 03 00 01 92", Packet::PubRel(Ack { reason: 0x92, ..bare(1) })),
+        ("70 08 00 01 00 04 1f 00 01 'x'", Packet::PubComp(Ack { reason: 0, properties: told, packet_id: 1 })),
         ("82 07 00 01 00 00 01 'a' 2e", Packet::Subscribe { packet_id: 1, properties, filters: vec![filter] }),
         (
             "82 0a 00 01 03 0b 80 01 00 01 'a' 2e",
@@ -109,7 +139,7 @@ fn packets_of_5_0_are_read() {
         ("e0 00", Packet::Disconnect { reason: 0, properties }),
         ("e0 01 04", Packet::Disconnect { reason: 4, properties }),
         ("e0 07 00 05 11 00 00 00 3c", Packet::Disconnect { reason: 0, properties: expiring }),
-        ("f0 00", Packet::Auth { reason: 0, properties }),
+        ("f0 06 18 04 15 00 01 'x'", Packet::Auth { reason: 0x18, properties: method }),
         ("f0 06 19 04 15 00 01 'x'", Packet::Auth { reason: 0x19, properties: method }),
     ];
     for (text, expected) in cases {
@@ -131,12 +161,8 @@ fn connects_are_read_whatever_version_is_expected() {
         properties: Properties::default(),
     };
     let will = |qos, retain| Some(Will { topic: "w", payload: b"bye", qos, retain, properties: Properties::default() });
-    let limits = with(|p| {
-        p.session_expiry_interval = Some(1);
-        p.receive_maximum = Some(20);
-        p.maximum_packet_size = Some(256);
-        p.request_problem_information = Some(false);
-    });
+    let limits = listed("11 00 00 00 01 21 00 14 27 00 00 01 00 17 00");
+    let delayed = listed("18 00 00 00 05");
     let cases: Vec<(&str, Connect<'_>)> = vec![
         ("10 0d 00 04 'MQTT' 04 02 00 3c 00 01 'c'", plain.clone()),
         (
@@ -162,8 +188,14 @@ fn connects_are_read_whatever_version_is_expected() {
         ),
         (
             "10 1c 00 04 'MQTT' 05 16 00 3c 00 00 01 'c' 05 18 00 00 00 05 00 01 'w' 00 03 'bye'",
-            Connect { version: V5, will: will(2, false), ..plain.clone() },
+            Connect {
+                version: V5,
+                will: will(2, false).map(|will| Will { properties: delayed, ..will }),
+                ..plain.clone()
+            },
         ),
+        // MQTT 3.1
+        ("10 0f 00 06 'MQIsdp' 03 02 00 3c 00 01 'c'", plain.clone()),
     ];
     for (text, expected) in cases {
         let bytes = wire(text);
@@ -173,15 +205,119 @@ fn connects_are_read_whatever_version_is_expected() {
     }
 }
 
+/// Each has its own accessor, and the others say that it is not there.
+#[test]
+fn properties_are_found_by_name() {
+    fn all(p: Properties<'static>) -> Vec<String> {
+        let flags = [p.request_problem_information(), p.request_response_information()];
+        let shorts = [p.topic_alias(), p.receive_maximum(), p.topic_alias_maximum()];
+        let longs = [
+            p.message_expiry_interval(),
+            p.subscription_identifier(),
+            p.session_expiry_interval(),
+            p.maximum_packet_size(),
+            p.will_delay_interval(),
+        ];
+        let texts = [p.content_type(), p.response_topic(), p.authentication_method(), p.reason_string(), p.user("k")];
+        let mut found = vec![];
+        found.extend(p.payload_is_text().then(|| "text".to_owned()));
+        found.extend(flags.iter().enumerate().filter_map(|(n, value)| value.map(|value| format!("flag {n} {value}"))));
+        found
+            .extend(shorts.iter().enumerate().filter_map(|(n, value)| value.map(|value| format!("short {n} {value}"))));
+        found.extend(longs.iter().enumerate().filter_map(|(n, value)| value.map(|value| format!("long {n} {value}"))));
+        found.extend(texts.iter().enumerate().filter_map(|(n, value)| value.map(|value| format!("text {n} {value}"))));
+        found.extend(p.correlation_data().map(|data| format!("data {data:?}")));
+        found
+    }
+    let cases = [
+        ("01 00", vec![]),
+        ("01 01", vec!["text"]),
+        ("17 00", vec!["flag 0 false"]),
+        ("19 01", vec!["flag 1 true"]),
+        ("23 01 00", vec!["short 0 256"]),
+        ("23 00 00", vec!["short 0 0"]),
+        ("21 00 01", vec!["short 1 1"]),
+        ("22 ff ff", vec!["short 2 65535"]),
+        ("02 00 00 00 00", vec!["long 0 0"]),
+        ("0b ff 7f", vec!["long 1 16383"]),
+        ("11 ff ff ff ff", vec!["long 2 4294967295"]),
+        ("27 00 00 00 01", vec!["long 3 1"]),
+        ("18 00 01 00 00", vec!["long 4 65536"]),
+        ("03 00 03 'a/b'", vec!["text 0 a/b"]),
+        ("08 00 00", vec!["text 1 "]),
+        ("15 00 01 'm'", vec!["text 2 m"]),
+        ("1f 00 01 'r'", vec!["text 3 r"]),
+        ("26 00 01 'k' 00 01 'v'", vec!["text 4 v"]),
+        ("26 00 01 'j' 00 01 'v'", vec![]),
+        ("09 00 02 00 ff", vec!["data [0, 255]"]),
+        ("16 00 01 'd' 15 00 01 'm'", vec!["text 2 m"]),
+        ("09 00 00 23 00 05 01 01 02 00 00 00 09", vec!["text", "short 0 5", "long 0 9", "data []"]),
+        ("", vec![]),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(all(listed(text)), expected, "{text}");
+        assert_eq!(listed(text).is_empty(), text.is_empty());
+    }
+    assert!(size_of::<Properties<'_>>() <= 40);
+}
+
+#[test]
+fn what_subscribers_are_told_is_taken_out_in_its_order() {
+    let cases = [
+        ("", "", None, ""),
+        ("23 00 01 02 00 00 00 05", "", None, ""),
+        ("01 00", "", None, ""),
+        ("01 01", "01 01", None, ""),
+        ("03 00 03 'a/b' 01 01", "01 01 03 00 03 'a/b'", Some("a/b"), ""),
+        ("03 00 03 'a/b' 23 00 01", "03 00 03 'a/b'", Some("a/b"), ""),
+        ("03 00 00", "03 00 00", Some(""), ""),
+        (
+            "26 00 01 'k' 00 01 '1' 09 00 01 ff 26 00 00 00 00 08 00 01 'r' 23 00 07 26 00 01 'k' 00 01 '2'",
+            "08 00 01 'r' 09 00 01 ff 26 00 01 'k' 00 01 '1' 26 00 00 00 00 26 00 01 'k' 00 01 '2'",
+            None,
+            "08 00 01 'r' 09 00 01 ff 26 00 01 'k' 00 01 '1' 26 00 00 00 00 26 00 01 'k' 00 01 '2'",
+        ),
+        (
+            "09 00 01 ff 03 00 03 'a/b' 02 00 00 00 01 01 01",
+            "01 01 03 00 03 'a/b' 09 00 01 ff",
+            Some("a/b"),
+            "09 00 01 ff",
+        ),
+        ("18 00 00 00 01 08 00 01 'r'", "08 00 01 'r'", None, "08 00 01 'r'"), // of a will
+    ];
+    for (list, stored, content_type, rest) in cases {
+        let bytes = written(|out| listed(list).forwarded(out));
+        assert_eq!(bytes, wire(stored), "{list}");
+        assert_eq!((content_type_of(&bytes), without_format(&bytes)), (content_type, &wire(rest)[..]), "{list}");
+    }
+}
+
+/// A stored list that is cut off or no list at all.
+#[test]
+fn stored_properties_need_not_be_sound() {
+    let cases = [
+        ("01", None, ""),
+        ("03", None, ""),
+        ("03 00", None, ""),
+        ("03 00 05 'ab'", None, ""),
+        ("01 01 03 ff ff", None, ""),
+        ("03 00 01 ff 08", None, "08"),
+        ("ff 03 00 01 'a'", None, "ff 03 00 01 'a'"),
+    ];
+    for (stored, content_type, rest) in cases {
+        let stored = wire(stored);
+        assert_eq!((content_type_of(&stored), without_format(&stored)), (content_type, &wire(rest)[..]), "{stored:x?}");
+    }
+}
+
 #[test]
 fn user_properties_are_found_among_others() {
     let bytes = wire("30 19 00 01 'a' 14 26 00 01 'k' 00 01 '1' 23 00 05 26 00 01 'k' 00 02 '22' 01 01 'x'");
     let Ok(Packet::Publish(publish)) = read(&bytes, V5) else { panic!("a PUBLISH") };
     assert_eq!((publish.properties.user("k"), publish.properties.user("j")), (Some("22"), None));
-    assert_eq!((publish.properties.topic_alias, publish.payload), (Some(5), &b"x"[..]));
+    assert_eq!((publish.properties.topic_alias(), publish.payload), (Some(5), &b"x"[..]));
 }
 
-const EARLY: PacketError = Malformed("it ends too early");
 const FLAGS: PacketError = Malformed("reserved flags of the fixed header are set");
 const FOLLOWS: PacketError = Malformed("bytes follow the packet's content");
 const PROPERTY: PacketError = Malformed("an unknown property, or one that belongs to another packet");
@@ -189,6 +325,7 @@ const TWICE: PacketError = Protocol("a property is given twice");
 const ZERO: PacketError = Protocol("a property is 0 that must not be");
 const WILL: PacketError = Malformed("the will flags contradict each other");
 const SERVERS: PacketError = Protocol("only a server sends this packet");
+const CODE: PacketError = Protocol("a reason code that this packet cannot have");
 const RESERVED: PacketError = Malformed("packet type 0 or 15 is reserved");
 
 #[test]
@@ -241,6 +378,20 @@ fn each_malformed_packet_has_its_error() {
         ("82 07 00 01 00 00 01 'a' 30", V5, Protocol("retain handling 3 does not exist")),
         ("82 07 00 01 00 00 01 'a' 40", V5, Malformed("reserved subscription options are set")),
         ("82 05 00 01 00 01 'a'", V4, EARLY),
+        ("82 0f 00 01 00 00 09 '$share/g/' 04", V5, Protocol("no local on a shared subscription")),
+        // Reason codes that a client cannot give, or not in this packet.
+        ("40 03 00 01 11", V5, CODE),
+        ("40 03 00 01 01", V5, CODE),
+        ("40 04 00 01 92 00", V5, CODE),
+        ("50 03 00 01 92", V5, CODE),
+        ("62 03 00 01 10", V5, CODE),
+        ("70 03 00 01 80", V5, CODE),
+        ("e0 01 89", V5, CODE),
+        ("e0 01 01", V5, CODE),
+        ("f0 00", V5, CODE),
+        ("f0 06 00 04 15 00 01 'x'", V5, CODE),
+        ("f0 01 18", V5, Protocol("AUTH without a method")),
+        ("f0 06 18 04 16 00 01 'x'", V5, Protocol("authentication data without a method")),
         // Properties.
         ("30 06 00 01 'a' 02 00 00", V5, PROPERTY),
         ("30 06 00 01 'a' 02 7f 00", V5, PROPERTY),
@@ -254,7 +405,8 @@ fn each_malformed_packet_has_its_error() {
         // CONNECT.
         ("10 0d 00 04 'MQTT' 03 02 00 3c 00 01 'c'", V4, UnsupportedVersion),
         ("10 0d 00 04 'MQTt' 04 02 00 3c 00 01 'c'", V4, UnsupportedVersion),
-        ("10 0f 00 06 'MQIsdp' 03 02 00 3c 00 01 'c'", V4, UnsupportedVersion),
+        ("10 0f 00 06 'MQIsdp' 04 02 00 3c 00 01 'c'", V4, UnsupportedVersion),
+        ("10 0d 00 04 'MQTT' 06 02 00 3c 00 01 'c'", V4, UnsupportedVersion),
         ("10 0d 00 04 'MQTT' 04 03 00 3c 00 01 'c'", V4, Malformed("the reserved CONNECT flag is set")),
         ("10 0d 00 04 'MQTT' 04 0a 00 3c 00 01 'c'", V4, WILL),
         ("10 0d 00 04 'MQTT' 04 22 00 3c 00 01 'c'", V4, WILL),
@@ -291,19 +443,35 @@ fn written(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     out
 }
 
-/// A PUBLISH as the frame encoder writes it, with its packet identifier filled in.
-fn written_publish(version: Version, packet_id: Option<u16>, retain: bool, content_type: Option<&str>) -> Vec<u8> {
-    let mut out = vec![0xaa]; // something before it
-    let payload = b"hi";
-    let topic = ("T", "/", "k");
-    let acknowledged = packet_id.is_some();
-    let at = write_publish_head(version, acknowledged, retain, topic, content_type, payload.len(), &mut out);
-    out.extend_from_slice(payload);
-    assert_eq!(at.is_some(), acknowledged);
-    if let (Some(at), Some(id)) = (at, packet_id) {
-        out[at..at + 2].copy_from_slice(&id.to_be_bytes());
+/// A PUBLISH of version 3.1.1 and QoS 0, to be changed.
+fn head(topic: &str) -> PublishHead<'_> {
+    PublishHead {
+        version: V4,
+        qos: 0,
+        dup: false,
+        retain: false,
+        topic: ("T", "/", topic),
+        topic_alias: None,
+        payload_is_text: false,
+        content_type: None,
+        message_expiry: None,
+        properties: &[],
+        subscription_identifiers: &[],
+        payload_bytes: 2,
     }
-    assert_eq!(out.len() - 1, publish_bytes(version, acknowledged, 3, content_type, payload.len()));
+}
+
+/// The whole packet, with its packet identifier filled in.
+fn written_publish(head: PublishHead<'_>, packet_id: u16) -> Vec<u8> {
+    let mut out = vec![0xaa]; // something before it
+    let at = head.write(&mut out);
+    assert_eq!(at.is_some(), head.qos > 0);
+    if let Some(at) = at {
+        assert_eq!(out[at..at + 2], [0, 0]);
+        out[at..at + 2].copy_from_slice(&packet_id.to_be_bytes());
+    }
+    out.extend(b"hi".iter().cycle().take(head.payload_bytes));
+    assert_eq!(out.len() - 1, head.packet_bytes());
     out.split_off(1)
 }
 
@@ -316,19 +484,41 @@ fn packets_are_written_byte_by_byte() {
         server_keep_alive: Some(60),
         receive_maximum: Some(16),
         maximum_packet_size: Some(1024),
-        no_session_expiry: true,
+        session_expiry_interval: Some(0),
         ..ConnAck::default()
+    };
+    let more = ConnAck {
+        topic_alias_maximum: Some(10),
+        response_information: Some("r"),
+        session_present: true,
+        ..ConnAck::default()
+    };
+    let v4 = head("k");
+    let v5 = PublishHead { version: V5, ..v4 };
+    let all = PublishHead {
+        qos: 2,
+        dup: true,
+        topic: ("", "", ""),
+        topic_alias: Some(3),
+        payload_is_text: true,
+        content_type: Some("a/b"),
+        message_expiry: Some(60),
+        properties: b"\x08\0\x01r",
+        subscription_identifiers: &[1, 200],
+        ..v5
     };
     let refused = ConnAck { code: 0x86, reason_string: Some("no"), ..ConnAck::default() };
     let cases: Vec<(Vec<u8>, &str)> = vec![
         (written(|out| write_connack(V4, &ok, out)), "20 02 00 00"),
         (written(|out| write_connack(V4, &ConnAck { session_present: true, ..ok.clone() }, out)), "20 02 01 00"),
         (written(|out| write_connack(V4, &ConnAck { code: 4, ..ok.clone() }, out)), "20 02 00 04"),
-        (written(|out| write_connack(V5, &ok, out)), "20 09 00 00 06 24 01 29 00 2a 00"),
+        (written(|out| write_connack(V5, &ok, out)), "20 03 00 00 00"),
         (
             written(|out| write_connack(V5, &full, out)),
-            "20 1e 00 00 1b 11 00 00 00 00 21 00 10 24 01 27 00 00 04 00 29 00 2a 00 12 00 02 'id' 13 00 3c",
+            "20 18 00 00 15 11 00 00 00 00 27 00 00 04 00 21 00 10 13 00 3c 12 00 02 'id'",
         ),
+        (written(|out| write_connack(V5, &more, out)), "20 0a 01 00 07 22 00 0a 1a 00 01 'r'"),
+        (written(|out| write_connack(V4, &full, out)), "20 02 00 00"),
         (written(|out| write_connack(V5, &refused, out)), "20 08 00 86 05 1f 00 02 'no'"),
         (written(|out| write_suback(V4, 258, &[1], out)), "90 03 01 02 01"),
         (written(|out| write_suback(V4, 1, &[0, 0x80], out)), "90 04 00 01 00 80"),
@@ -336,19 +526,36 @@ fn packets_are_written_byte_by_byte() {
         (written(|out| write_unsuback(V4, 7, &[0], out)), "b0 02 00 07"),
         (written(|out| write_unsuback(V5, 7, &[0], out)), "b0 04 00 07 00 00"),
         (written(|out| write_unsuback(V5, 7, &[0x11, 0], out)), "b0 05 00 07 00 11 00"),
-        (written(|out| write_puback(V4, 9, 0x97, Some("full"), out)), "40 02 00 09"),
-        (written(|out| write_puback(V5, 9, 0, None, out)), "40 02 00 09"),
-        (written(|out| write_puback(V5, 9, 0x97, None, out)), "40 04 00 09 97 00"),
-        (written(|out| write_puback(V5, 9, 0x97, Some("full"), out)), "40 0b 00 09 97 07 1f 00 04 'full'"),
+        (written(|out| write_ack(AckKind::PubAck, V4, 9, 0x97, Some("full"), out)), "40 02 00 09"),
+        (written(|out| write_ack(AckKind::PubAck, V5, 9, 0, None, out)), "40 02 00 09"),
+        (written(|out| write_ack(AckKind::PubAck, V5, 9, 0x97, None, out)), "40 04 00 09 97 00"),
+        (
+            written(|out| write_ack(AckKind::PubAck, V5, 9, 0x97, Some("full"), out)),
+            "40 0b 00 09 97 07 1f 00 04 'full'",
+        ),
         (written(write_pingresp), "d0 00"),
         (written(|out| write_disconnect(0x8e, None, out)), "e0 02 8e 00"),
         (written(|out| write_disconnect(0x8e, Some("x"), out)), "e0 06 8e 04 1f 00 01 'x'"),
-        (written_publish(V4, None, false, None), "30 07 00 03 'T/k' 'hi'"),
-        (written_publish(V4, None, true, None), "31 07 00 03 'T/k' 'hi'"),
-        (written_publish(V4, Some(258), false, None), "32 09 00 03 'T/k' 01 02 'hi'"),
-        (written_publish(V5, None, false, None), "30 08 00 03 'T/k' 00 'hi'"),
-        (written_publish(V5, Some(1), true, None), "33 0a 00 03 'T/k' 00 01 00 'hi'"),
-        (written_publish(V5, None, false, Some("a/b")), "30 0e 00 03 'T/k' 06 03 00 03 'a/b' 'hi'"),
+        (written(|out| write_ack(AckKind::PubRec, V4, 9, 0x97, None, out)), "50 02 00 09"),
+        (written(|out| write_ack(AckKind::PubRec, V5, 9, 0x10, None, out)), "50 04 00 09 10 00"),
+        (written(|out| write_ack(AckKind::PubRel, V4, 9, 0, None, out)), "62 02 00 09"),
+        (written(|out| write_ack(AckKind::PubRel, V5, 9, 0x92, None, out)), "62 04 00 09 92 00"),
+        (written(|out| write_ack(AckKind::PubComp, V5, 9, 0, None, out)), "70 02 00 09"),
+        (written(|out| write_ack(AckKind::PubComp, V5, 9, 0, Some("x"), out)), "70 08 00 09 00 04 1f 00 01 'x'"),
+        (written_publish(v4, 0), "30 07 00 03 'T/k' 'hi'"),
+        (written_publish(PublishHead { retain: true, ..v4 }, 0), "31 07 00 03 'T/k' 'hi'"),
+        (written_publish(PublishHead { qos: 1, ..v4 }, 258), "32 09 00 03 'T/k' 01 02 'hi'"),
+        (written_publish(PublishHead { version: V4, ..all }, 1), "3c 06 00 00 00 01 'hi'"),
+        (written_publish(v5, 0), "30 08 00 03 'T/k' 00 'hi'"),
+        (written_publish(PublishHead { qos: 1, retain: true, ..v5 }, 1), "33 0a 00 03 'T/k' 00 01 00 'hi'"),
+        (
+            written_publish(PublishHead { content_type: Some("a/b"), ..v5 }, 0),
+            "30 0e 00 03 'T/k' 06 03 00 03 'a/b' 'hi'",
+        ),
+        (
+            written_publish(all, 0x1234),
+            "3c 20 00 00 12 34 19 01 01 03 00 03 'a/b' 02 00 00 00 3c 23 00 03 0b 01 0b c8 01 08 00 01 'r' 'hi'",
+        ),
     ];
     for (bytes, text) in cases {
         assert_eq!(bytes, wire(text), "{text}");
@@ -395,17 +602,33 @@ proptest! {
 
     #[test]
     fn the_length_of_a_publish_is_known_beforehand(
-        version in any_version(),
-        acknowledged in any::<bool>(),
+        (version, qos) in (any_version(), 0u8..3),
         key in "[a-z]{0,300}",
         content_type in prop::option::of("[a-z/]{0,200}"),
-        payload in 0usize..70_000,
+        (message_expiry, topic_alias) in (any::<Option<u32>>(), any::<Option<u16>>()),
+        identifiers in prop::collection::vec(1u32..0x0fff_ffff, 0..4),
+        user in 0usize..5000,
+        payload_bytes in 0usize..70_000,
     ) {
-        let mut out = Vec::new();
-        let content_type = content_type.as_deref();
-        write_publish_head(version, acknowledged, false, ("T", "/", &key), content_type, payload, &mut out);
-        let bytes = publish_bytes(version, acknowledged, 2 + key.len(), content_type, payload);
-        prop_assert_eq!(out.len() + payload, bytes);
-        prop_assert_eq!(packet_length(&out, MAX), Ok(Some(bytes)));
+        let properties = b"\x26\0\x01k\0\x01v".repeat(user);
+        let head = PublishHead {
+            version,
+            qos,
+            topic_alias,
+            content_type: content_type.as_deref(),
+            message_expiry,
+            properties: &properties,
+            subscription_identifiers: &identifiers,
+            payload_bytes,
+            ..head(&key)
+        };
+        let out = written_publish(head, 1);
+        prop_assert_eq!(packet_length(&out, usize::MAX), Ok(Some(out.len())));
+    }
+
+    #[test]
+    fn stored_bytes_are_looked_at_without_panic(bytes in prop::collection::vec(0u8..12, 0..40)) {
+        content_type_of(&bytes);
+        prop_assert!(bytes.ends_with(without_format(&bytes)));
     }
 }
