@@ -89,7 +89,10 @@ pub fn reserved_flags(level: u8) {
     for flags in 1..16 {
         let bytes = [&[0x10 | flags][..], &connect[1..]].concat();
         let answer = bytes_to_close(shared(level), &bytes);
-        assert!(answer.is_empty() || (level == 5 && answer[0] == 0x20 && answer[3] == 0x81), "flags {flags:04b}: {answer:02x?}");
+        assert!(
+            answer.is_empty() || (level == 5 && answer[0] == 0x20 && answer[3] == 0x81),
+            "flags {flags:04b}: {answer:02x?}"
+        );
     }
 }
 

@@ -112,3 +112,20 @@ pub fn sleeper(addr: SocketAddr, level: u8, id: &str, filter: &str, qos: u8) {
     client.subscribe(filter, qos);
     client.end();
 }
+
+/// Messages whose payloads are numbers: those of one QoS are in their order. Nothing is said of two QoS.
+#[track_caller]
+pub fn in_order_by_qos(seen: &[Publish]) {
+    for qos in 0..=2 {
+        let numbers: Vec<u32> =
+            seen.iter().filter(|seen| seen.qos == qos).filter_map(|seen| seen.text().parse().ok()).collect();
+        assert!(numbers.is_sorted(), "QoS {qos}: {numbers:?}");
+    }
+}
+
+/// The payloads, sorted as numbers.
+pub fn sorted_numbers(seen: &[Publish]) -> Vec<u32> {
+    let mut all: Vec<u32> = seen.iter().map(|seen| seen.text().parse().expect("a number")).collect();
+    all.sort_unstable();
+    all
+}

@@ -1,6 +1,6 @@
 //! Sessions that outlive their connection, and those that do not.
 
-use super::{anyone, publish, sleeper, stored};
+use super::{anyone, in_order_by_qos, publish, sleeper, sorted_numbers, stored};
 use crate::client::Client;
 use crate::rig::{own, shared, unique};
 use crate::wire::{Connect, Publish};
@@ -42,9 +42,12 @@ pub fn messages_wait(level: u8) {
         publisher.publish(&Publish::new(&topic, n.to_string()).qos(1 + n % 2));
     }
     let mut client = Client::lasting(shared(level), level, &id, true);
-    for n in 0..30 {
-        let seen = client.take();
-        assert_eq!((seen.text(), seen.qos, seen.dup, seen.retain), (n.to_string(), 1 + n % 2, false, false));
+    let seen: Vec<Publish> = (0..30).map(|_| client.take()).collect();
+    assert_eq!(sorted_numbers(&seen), (0..30).collect::<Vec<_>>());
+    in_order_by_qos(&seen);
+    for seen in seen {
+        let n: u8 = seen.text().parse().expect("a number");
+        assert_eq!((seen.qos, seen.dup, seen.retain), (1 + n % 2, false, false), "{n}");
     }
     client.quiet();
 }
@@ -118,16 +121,23 @@ pub fn kept_over_a_crash(level: u8) {
         }
         // One of them has begun to take the messages.
         let mut begun = Client::lasting(server.mqtt(), level, &ids[0], true);
-        assert_eq!(begun.take_texts(5), ["0", "1", "2", "3", "4"]);
+        let first: Vec<Publish> = (0..5).map(|_| begun.take()).collect();
         begun.ping();
         drop(publisher);
         server.kill9();
         server.restart();
         for (n, id) in ids.iter().enumerate() {
             let mut client = Client::lasting(server.mqtt(), level, id, true);
-            let first = if n == 0 { 5 } else { 0 };
-            let wanted: Vec<String> = (first..20).map(|n| n.to_string()).collect();
-            assert_eq!(client.take_texts(20 - first), wanted, "{id} of {shards} shards");
+            let mut seen = if n == 0 { first.clone() } else { Vec::new() };
+            while seen.len() < 20 {
+                let next = client.take();
+                // What was acknowledged with QoS 1 just before the crash may come once more.
+                if !(n == 0 && next.qos == 1 && first.iter().any(|first| first.payload == next.payload)) {
+                    seen.push(next);
+                }
+            }
+            assert_eq!(sorted_numbers(&seen), (0..20).collect::<Vec<_>>(), "{id} of {shards} shards");
+            in_order_by_qos(&seen);
             client.quiet();
             client.end();
         }

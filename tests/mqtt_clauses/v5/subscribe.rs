@@ -109,12 +109,13 @@ pub fn retain_as_published_offline() {
 /// One message for overlapping subscriptions, with the identifiers of all that have one.
 pub fn identifiers_of_overlapping() {
     let place = unique("numbers");
-    let topic = format!("{place}/x");
+    let leaf = unique("leaf");
+    let topic = format!("{place}/{leaf}");
     let mut client = anyone(5);
     client.subscribe_as(1, &topic, 0);
     client.subscribe_as(268_435_455, &format!("{place}/#"), 2);
     client.subscribe_as(7, &format!("{place}/+"), 1);
-    client.subscribe(&format!("+/{}", "x"), 1);
+    client.subscribe(&format!("+/{leaf}"), 1);
     for qos in 0..=2 {
         publish(5, Publish::new(&topic, "x").qos(qos));
         let seen = client.take();
