@@ -88,6 +88,8 @@ pub const PROPERTIES_MAX: usize = 1024;
 pub const VIOLATIONS_MAX: usize = 32;
 /// Subscriptions of one connection.
 pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 100;
+/// Topic aliases that one connection is taught, whatever it offers.
+pub const TOPIC_ALIASES_MAX: u16 = 256;
 /// QoS 1 and 2 messages sent to one connection and not yet acknowledged, whatever receive maximum it asked for.
 pub const INFLIGHT_MAX: usize = 1024;
 

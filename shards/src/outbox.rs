@@ -4,6 +4,7 @@
 
 use crate::client::{Client, Phase, Source};
 use crate::command::ConnectionRef;
+use crate::event::Event;
 use crate::limits::{
     FRAME_SHARE_BYTES_MIN, OUTBOX_POOL_BUFFER_BYTES, OUTBOX_POOL_BUFFER_BYTES_MAX, OUTBOX_POOL_BUFFERS,
     OUTBOX_RESERVE_BYTES, OUTBOX_STALL_BYTES,
@@ -416,7 +417,9 @@ impl Outboxes {
                     _ if client.room() == 0 => return,
                     origin => client.begin(phase, origin.shared(), origin.source()),
                 };
-                if phase == Phase::ExactlyOnce && client.is_durable && !matches!(origin, Origin::Again { .. }) {
+                // What comes behind a message that is held waits with it: the order stays.
+                let holds = client.is_durable && (phase == Phase::ExactlyOnce || !client.held.is_empty());
+                if holds && !matches!(origin, Origin::Again { .. }) {
                     let start = client.held.len();
                     client.held.extend_from_slice(&frame.bytes);
                     client.held[start + at..start + at + 2].copy_from_slice(&id.to_be_bytes());
@@ -431,6 +434,19 @@ impl Outboxes {
             }
         }
         append_frame(outbox, index, frame, packet_id, &mut self.pool, &mut self.dirty);
+    }
+
+    /// The topic alias with which a frame may be sent, and whether the client knows it already. To be asked only for
+    /// frames that are pushed next.
+    pub fn alias(&mut self, index: u32, event: &Event, kind: FrameKind) -> Option<(u16, bool)> {
+        let bytes_max = self.bytes_max;
+        let outbox = self.boxes.get_mut(index as usize)?;
+        let client = outbox.client.as_deref_mut().filter(|client| client.alias_maximum > 0)?;
+        // The frame that teaches an alias must not be left out, nor be overtaken.
+        let is_sent = outbox.open && !outbox.overflowed && outbox.bytes <= bytes_max && outbox.frame_bytes_max == 0;
+        let qos = kind.qos();
+        let waits = client.reads_later(event.shard, qos) || (qos > 0 && (client.is_durable || client.room() == 0));
+        if is_sent && !waits { client.alias(event.table, kind.path, event.body.key()) } else { None }
     }
 
     /// Queues bytes that must not be sent before the session has been saved.

@@ -31,6 +31,8 @@ pub struct FrameContext<'a> {
     pub document: &'a [u8],
     /// How long it is still worth delivering.
     pub expires_in_ms: Option<u64>,
+    /// A topic alias, and whether the subscriber knows what it stands for (MQTT 5 §3.3.2.3.4).
+    pub topic_alias: Option<(u16, bool)>,
     /// Of the subscriptions that it is delivered for.
     pub identifiers: &'a [u32],
     /// How far each shard has come, as a subscriber that is live has seen it.
@@ -93,6 +95,7 @@ pub(super) fn context<'a>(
         properties: event.body.properties(),
         document: event.body.document(),
         expires_in_ms: event.terms.expires_ms.map(|at| at.saturating_sub(now_ms)),
+        topic_alias: None,
         identifiers,
         seen,
     }
@@ -158,10 +161,11 @@ impl Shard {
             }
         });
         for Merged { connection, kind, identifiers } in &merged {
-            if identifiers.is_empty() {
+            let topic_alias = outboxes.alias(*connection, event, *kind);
+            if identifiers.is_empty() && topic_alias.is_none() {
                 push(&mut **encoder, frames, outboxes, *kind, *connection);
             } else {
-                let context = FrameContext { identifiers, ..context };
+                let context = FrameContext { identifiers, topic_alias, ..context };
                 if let Some(frame) = frames.own(*kind, |out| encoder.encode(*kind, &context, out)) {
                     outboxes.push(*connection, frame, &origin);
                 }
@@ -227,6 +231,9 @@ impl Shard {
     fn note_overlaps(&mut self, connection: ConnectionRef, index: u32) {
         let Shard { tables, subscriptions, outboxes, .. } = self;
         let Some(client) = outboxes.client(connection) else { return };
+        if client.alias_maximum > 0 {
+            subscriptions[index as usize].options |= DETAILED;
+        }
         for &other in &client.subscriptions {
             let is_shared = matches!(subscriptions[other as usize].state, State::Shared { .. });
             if is_shared || !subscriptions[other as usize].overlaps(&subscriptions[index as usize]) {
@@ -477,6 +484,7 @@ impl Shard {
             properties: row.body.properties(),
             document: row.body.document(),
             expires_in_ms: row.terms.expires_ms.map(|at| at.saturating_sub(*now_us / 1000)),
+            topic_alias: None,
             identifiers: subscription.identifier.as_slice(),
             seen,
         };

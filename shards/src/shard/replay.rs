@@ -415,7 +415,13 @@ impl Shard {
                 }
             }
         }
-        let own = merged.first()?;
+        // Where nothing matches any more the client still has to end what it began [MQTT-3.10.4-3].
+        let path = definition.exports.iter().position(|export| export.mqtt)? as u8;
+        let own = merged.pop().unwrap_or_else(|| Merged {
+            connection: connection.index,
+            kind: FrameKind { encoding: client.encoding, path, flags: 0 },
+            identifiers: Vec::new(),
+        });
         let mut kind = own.kind.with_qos(qos).with(FrameKind::DUPLICATE);
         if is_row {
             kind = kind.with(FrameKind::RETAIN);

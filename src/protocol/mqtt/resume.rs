@@ -21,6 +21,8 @@ pub(super) struct Joining {
     pub server_keep_alive: Option<u16>,
     /// The client's receive maximum.
     pub window: u16,
+    /// Topic aliases that it takes.
+    pub alias_maximum: u16,
     /// The session that is being taken up.
     pub stored: Option<StoredSession>,
     /// Its subscriptions that are not known everywhere, and all of them.
@@ -45,21 +47,31 @@ pub(super) struct Saves {
 impl MqttSession {
     /// The client identifier is ours.
     pub(super) fn joined(&mut self, context: &mut Context<'_>, stored: Option<&[u8]>) -> Flow {
-        let Some(joining) = &mut self.joining else { return Flow::Continue };
-        let window = joining.window;
+        let Some(joining) = &self.joining else { return Flow::Continue };
+        let (window, alias_maximum) = (joining.window, joining.alias_maximum);
         let shards = context.shard.shards();
         let stored = stored.and_then(StoredSession::decode).filter(|stored| stored.expiry_s != Some(0));
         let Some(stored) = stored.filter(|stored| stored.progress.positions.len() == shards) else {
             return self.begin(context, false);
         };
-        let mut client = Client::new(window, self.expiry_s != Some(0));
+        let mut client = self.client(context, window, alias_maximum);
         client.resume(&stored.progress);
         context.shard.outboxes.attach(context.connection, client);
         let filters = stored.subscriptions.iter().filter_map(|own| targets_of(context, &own.filter).ok());
         let targets = filters.flat_map(|(targets, _)| targets).collect();
-        joining.stored = Some(stored);
+        if let Some(joining) = &mut self.joining {
+            joining.stored = Some(stored);
+        }
         context.shard.check_history(context.connection, targets);
         Flow::Blocked
+    }
+
+    /// What the engine keeps of this client.
+    fn client(&self, context: &Context<'_>, window: u16, alias_maximum: u16) -> Client {
+        let mut client = Client::new(window, self.is_durable());
+        client.encoding = self.encoding(context, self.outgoing);
+        client.alias_maximum = alias_maximum;
+        client
     }
 
     /// It is known whether everything that the session has missed is still there.
@@ -95,7 +107,8 @@ impl MqttSession {
         let Some(joining) = self.joining.take() else { return Flow::Continue };
         if !session_present {
             self.number = uuid::Uuid::new_v4().as_u64_pair().0 | 1;
-            context.shard.outboxes.attach(context.connection, Client::new(joining.window, self.is_durable()));
+            let client = self.client(context, joining.window, joining.alias_maximum);
+            context.shard.outboxes.attach(context.connection, client);
         }
         let accepted = ConnAck {
             session_present,

@@ -244,6 +244,7 @@ impl MqttSession {
             is_assigned: connect.client_id.is_empty(),
             server_keep_alive,
             window: properties.receive_maximum().unwrap_or(u16::MAX),
+            alias_maximum: properties.topic_alias_maximum().unwrap_or(0),
             stored: None,
             waiting: Vec::new(),
             subscribed: Vec::new(),

@@ -119,16 +119,10 @@ impl MqttSession {
         snapshot: bool,
         since: Option<Arc<[Position]>>,
     ) -> SubscriptionRef {
-        let protocol = match (self.version, context.framing) {
-            (Version::V4, Framing::None) => Protocol::MqttV4,
-            (Version::V5, Framing::None) => Protocol::MqttV5,
-            (Version::V4, Framing::WebSocket) => Protocol::MqttV4OverWebSocket,
-            (Version::V5, Framing::WebSocket) => Protocol::MqttV5OverWebSocket,
-        };
         context.shard.subscribe(Request {
             connection: context.connection,
             targets,
-            encoding: Encoding { protocol, format: own.format }.code(),
+            encoding: self.encoding(context, own.format),
             qos: own.qos,
             no_local: if own.no_local { self.number } else { 0 },
             retain_as_published: own.retain_as_published,
@@ -137,6 +131,17 @@ impl MqttSession {
             since,
             group,
         })
+    }
+
+    /// What messages to this client are encoded as.
+    pub(super) fn encoding(&self, context: &Context<'_>, format: Format) -> u8 {
+        let protocol = match (self.version, context.framing) {
+            (Version::V4, Framing::None) => Protocol::MqttV4,
+            (Version::V5, Framing::None) => Protocol::MqttV5,
+            (Version::V4, Framing::WebSocket) => Protocol::MqttV4OverWebSocket,
+            (Version::V5, Framing::WebSocket) => Protocol::MqttV5OverWebSocket,
+        };
+        Encoding { protocol, format }.code()
     }
 
     /// Subscribes again to what a stored session had; `None`: there is no such table any more.
