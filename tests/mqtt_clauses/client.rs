@@ -213,6 +213,21 @@ impl Client {
         publish
     }
 
+    /// The same after a crash of the server: a PUBREL that was answered just before it may come again.
+    #[track_caller]
+    pub fn take_after_crash(&mut self) -> Publish {
+        loop {
+            match self.next() {
+                Packet::PubRel(release) => self.send(&ack(0x70, release.id)),
+                Packet::Publish(publish) => {
+                    self.acknowledge(&publish);
+                    return publish;
+                }
+                other => panic!("instead of PUBLISH: {other:?}"),
+            }
+        }
+    }
+
     /// The next `n` messages' payloads.
     #[track_caller]
     pub fn take_texts(&mut self, n: usize) -> Vec<String> {

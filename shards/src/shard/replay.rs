@@ -215,6 +215,10 @@ impl Shard {
     pub fn resume_client(&mut self, connection: ConnectionRef) {
         let shards = self.shards();
         let Some(client) = self.outboxes.client(connection) else { return };
+        if client.subscriptions.is_empty() && client.inflight().next().is_none() {
+            client.behind().clear();
+            return self.outboxes.update_behind(connection);
+        }
         type Lists = (Vec<Position>, Vec<(TableId, Box<[u8]>)>);
         let mut lists: BTreeMap<u16, Lists> = BTreeMap::new();
         for message in client.inflight().filter(|message| message.phase != Phase::Released) {

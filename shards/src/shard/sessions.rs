@@ -138,7 +138,8 @@ impl Shard {
         let waiting = self.wills.keys().find(|(_, own)| **own == *client_id).cloned();
         let will = waiting.and_then(|key| self.wills.remove(&key));
         let stored = self.stored_session(client_id);
-        if clean {
+        let has_ended = stored.as_ref().is_none_or(|(session, _)| session.expiry_s == Some(0));
+        if clean || has_ended {
             // The session has ended: its will goes now [MQTT-3.1.3-9].
             if let Some(will) = will {
                 let write = will.into_write(self.now_ms());
@@ -148,7 +149,7 @@ impl Shard {
                 self.discard_session(client_id, session.number);
             }
         }
-        let stored = stored.filter(|_| !clean).map(|(_, document)| document);
+        let stored = stored.filter(|_| !clean && !has_ended).map(|(_, document)| document);
         self.send_data(connection.shard, Data::Joined { connection, stored });
     }
 

@@ -185,7 +185,7 @@ pub fn resent(level: u8) {
 pub fn added_to_all_sessions(level: u8) {
     let place = unique("added");
     let topic = format!("{place}/x/y");
-    let filters = [topic.clone(), format!("{place}/#"), format!("{place}/+/y"), format!("+/x/y")];
+    let filters = [topic.clone(), format!("{place}/#"), format!("{place}/+/y"), "+/x/y".to_owned()];
     let ids: Vec<String> = filters.iter().map(|_| unique("added")).collect();
     for (id, filter) in ids.iter().zip(&filters) {
         sleeper(shared(level), level, id, filter, 1);

@@ -130,7 +130,7 @@ pub fn kept_over_a_crash(level: u8) {
             let mut client = Client::lasting(server.mqtt(), level, id, true);
             let mut seen = if n == 0 { first.clone() } else { Vec::new() };
             while seen.len() < 20 {
-                let next = client.take();
+                let next = client.take_after_crash();
                 // What was acknowledged with QoS 1 just before the crash may come once more.
                 if !(n == 0 && next.qos == 1 && first.iter().any(|first| first.payload == next.payload)) {
                     seen.push(next);

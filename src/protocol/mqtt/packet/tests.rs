@@ -266,7 +266,7 @@ fn what_subscribers_are_told_is_taken_out_in_its_order() {
     let cases = [
         ("", "", None, ""),
         ("23 00 01 02 00 00 00 05", "", None, ""),
-        ("01 00", "", None, ""),
+        ("01 00", "01 00", None, ""),
         ("01 01", "01 01", None, ""),
         ("03 00 03 'a/b' 01 01", "01 01 03 00 03 'a/b'", Some("a/b"), ""),
         ("03 00 03 'a/b' 23 00 01", "03 00 03 'a/b'", Some("a/b"), ""),
