@@ -17,7 +17,7 @@ const RECORD_BYTES: usize = 16 << 10;
 const RECORD_OVERHEAD: usize = 64;
 /// What someone gets who speaks plain HTTP to a port for HTTPS.
 const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\
-    Content-Length: 38\r\n\r\nThis port speaks HTTPS, not plain HTTP\n";
+    Content-Length: 39\r\n\r\nThis port speaks HTTPS, not plain HTTP\n";
 
 /// What comes out of received bytes.
 pub enum Event<'a> {
@@ -152,8 +152,6 @@ impl TlsStream {
                     result = result.and(encoded.map_err(|error| error.to_string()));
                 }
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
-                // What is left is the alert that says so.
-                _ if result.is_err() => is_done = true,
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     // It comes again after this, and is read when the end of the handshake has been told.
                     established = self.phase == Phase::Handshake;
@@ -182,6 +180,8 @@ impl TlsStream {
                 }
             }
             at += discard;
+            // After an error it must not look at more, but the alert that says so may be there.
+            is_done |= result.is_err() && !self.rustls.wants_write();
             if self.phase == Phase::Handshake && (established || !self.rustls.is_handshaking()) {
                 self.phase = Phase::Open;
                 let certificate = self.rustls.peer_certificates().and_then(<[_]>::first);
@@ -312,3 +312,6 @@ fn append(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
