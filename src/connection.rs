@@ -90,6 +90,8 @@ pub struct Connection {
     pub paused: bool,
     /// The peer sends no more.
     pub peer_ended: bool,
+    /// The socket's end came while bytes of a handshake waited for their turn: it comes behind them.
+    pub hung_up: bool,
     pub opened_us: u64,
     pub heard: bool,
     /// When the send under way must be complete.
@@ -120,6 +122,7 @@ impl Connection {
             starved: false,
             paused: false,
             peer_ended: false,
+            hung_up: false,
             opened_us: ticks_us,
             heard: false,
             send_deadline_us: None,

@@ -303,13 +303,13 @@ impl<R: Reactor> ShardThread<R> {
                 self.with(slot, |_, _| {});
             }
             Completion::Ended { slot } => {
-                if self.connection(slot).is_some_and(|connection| !connection.may_end()) {
-                    self.break_off(slot); // something may have been cut off: as if it had been reset
-                    return Ok(());
-                }
-                self.with(slot, |connection, around| connection.end_of_input(around));
-                if self.connection(slot).is_some_and(|connection| matches!(connection.state, State::Lingering { .. })) {
-                    self.break_off(slot);
+                let waits = self.connection(slot).filter(|connection| connection.is_handshaking());
+                match waits {
+                    Some(connection) => {
+                        connection.hung_up = true;
+                        self.handshakes.push_back(slot);
+                    }
+                    None => self.end_of_input(slot),
                 }
             }
             Completion::Sent { slot, buffer, result } => self.sent(slot, buffer, &result),
@@ -448,6 +448,20 @@ impl<R: Reactor> ShardThread<R> {
                     connection.advance_tls(around);
                 }
             });
+            if self.connection(slot).is_some_and(|connection| std::mem::take(&mut connection.hung_up)) {
+                self.end_of_input(slot);
+            }
+        }
+    }
+
+    /// Nothing more comes from the socket.
+    fn end_of_input(&mut self, slot: Slot) {
+        if self.connection(slot).is_some_and(|connection| !connection.may_end()) {
+            return self.break_off(slot); // something may have been cut off: as if it had been reset
+        }
+        self.with(slot, |connection, around| connection.end_of_input(around));
+        if self.connection(slot).is_some_and(|connection| matches!(connection.state, State::Lingering { .. })) {
+            self.break_off(slot);
         }
     }
 

@@ -365,7 +365,7 @@ fn a_certificate_admits_from_elsewhere() {
     let ca = Ca::new();
     let public = options_at("0.0.0.0:0", &ca.server("server"));
     let refused = Server::try_start(with_clients(public.clone(), &ca, "optional"));
-    let why = refused.err().expect("everybody could come");
+    let why = refused.expect_err("everybody could come");
     assert!(why.contains("https.address: 0.0.0.0:0") && why.contains("tls.clientAuth: required"), "{why}");
     let server = Server::start(with_clients(public, &ca, "required"));
     let addr = |listener: SocketAddr| SocketAddr::new(own.ip(), listener.port());
@@ -593,6 +593,16 @@ fn ends_are_announced() {
     assert_eq!(rest.within(PATIENCE).response(false).expect("an answer").status, 204);
     assert_eq!(rest.response(false).expect("an answer").status, 200);
     assert!(!rest.fill().expect("close_notify of the server"));
+    // The same with all of it in one piece behind the handshake, and the end of the socket behind that.
+    for round in 0..20 {
+        let mut rest = Connection::open_tls(https(&server), &config);
+        rest.send(b"GET /Sensors/half HTTP/1.1\r\nHost: a\r\n\r\n");
+        rest.tls().send_close_notify();
+        rest.send(b"");
+        rest.stream().shutdown(std::net::Shutdown::Write).expect("end");
+        assert_eq!(rest.within(PATIENCE).response(false).expect("an answer").status, 200, "{round}");
+        assert!(!rest.fill().expect("close_notify of the server"));
+    }
     // The server's own end: HTTP says so first.
     let mut rest = Connection::open_tls(https(&server), &config);
     let answer = rest.request("GET", "/Sensors/half", &[("Connection", "close")], b"");
@@ -683,7 +693,7 @@ fn bad_files_are_named_at_the_start() {
         ),
         (Options::default().args(&["--https", "127.0.0.1:0"]), "https.address is given without tls.certificate"),
     ] {
-        let why = Server::try_start(options).err().expect("it cannot start");
+        let why = Server::try_start(options).expect_err("it cannot start");
         assert!(why.contains(expected) && why.contains("exit status: 2"), "{expected}: {why}");
     }
     // A key that others may read is used, and said.
