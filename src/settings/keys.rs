@@ -130,7 +130,7 @@ pub const SETTINGS: &[Key] = &[
         section: "tls",
         key: "clientAuth",
         flag: "tls-client-auth",
-        value_name: "WHETHER",
+        value_name: "MODE",
         help: "Whether clients must show a certificate: none, optional or required [default: optional with a client CA, \
                else none]",
         is_list: false,
