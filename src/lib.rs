@@ -11,6 +11,7 @@ pub mod reactor;
 pub mod server;
 pub mod settings;
 mod shard_thread;
+mod tls;
 pub mod tools;
 mod wheel;
 mod yaml;

@@ -199,7 +199,7 @@ impl MqttSession {
             username: connect.username.unwrap_or_default(),
             password: connect.password.unwrap_or_default(),
         });
-        if !context.catalog.authority.admits(context.address, credentials) {
+        if !context.catalog.authority.admits(context.address, context.identity, credentials) {
             return Ok(self.refuse(context, reason::BAD_CREDENTIALS, return_code::BAD_CREDENTIALS, "bad credentials"));
         }
         if !is_v5 && !connect.clean && connect.client_id.is_empty() {
