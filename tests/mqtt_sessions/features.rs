@@ -158,9 +158,9 @@ fn topic_aliases_of_foreign_clients() {
     let connected = client.connect(json!({ "id": "aliases", "assignAliases": true, "aliasMaximum": 10 }));
     let maximum = connected["properties"]["topicAliasMaximum"].as_u64().expect("a maximum");
     assert!(maximum >= 1);
-    for n in 0..200 {
+    for n in 0..200_u32 {
         let topic = format!("alias/{}", n * 31 % 43);
-        client.publish(&topic, &topic, n % 2);
+        client.publish(&topic, &topic, (n % 2) as u8);
         let seen = watcher.take();
         assert_eq!((&seen.topic, seen.text()), (&topic, topic.clone()));
     }

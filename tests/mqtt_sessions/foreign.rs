@@ -2,7 +2,7 @@
 //! JSON command a line and print one JSON event a line; mosquitto's tools run once.
 //!
 //! Commands: `connect` (id, clean, expiry, receiveMaximum, aliasMaximum, will, manual for paho, reconnect and
-//! assignAliases for mqtt.js), `again` (the same client object once more), `subscribe` (filters, number), `publish`
+//! assignAliases for mqtt.js), `again` (paho: the same client object once more), `subscribe` (filters, number), `publish`
 //! (topic, payload, qos, retain, alias, expiry, user), `ack` (paho with `manual`), `disconnect`, `drop` (the TCP
 //! connection only). Events: `connected`, `subscribed`, `published`, `message`, `disconnected`.
 
@@ -160,7 +160,8 @@ impl Drop for Foreign {
 /// One of mosquitto's tools, with the server's address.
 pub fn mosquitto(tool: &str, server: &Server, level: u8) -> Command {
     crate::common::clients::setup();
-    let mut command = Command::new(tool);
+    let mut command = Command::new("stdbuf");
+    command.args(["-oL", tool]);
     let at = server.mqtt();
     command.args(["-h", &at.ip().to_string(), "-p", &at.port().to_string()]);
     command.args(["-V", if level == 5 { "mqttv5" } else { "mqttv311" }]);

@@ -55,11 +55,9 @@ fn every_packet_identifier_of_the_server() {
         let publisher = thread::spawn(move || {
             let mut publisher = Client::clean(addr, 4, "publisher");
             for chunk in 0..COUNT / 500 {
-                let publish = |n: usize| Publish::new(&topic, n.to_string()).qos(1).id(n as u16 % 500 + 1).bytes(4);
-                let upgraded = |n: usize| Publish { qos, ..Publish::new(&topic, n.to_string()).id(n as u16 % 500 + 1) };
+                let publish = |n: usize| Publish::new(&topic, n.to_string()).qos(qos).id((n % 500) as u16 + 1);
                 let from = chunk * 500;
-                let bytes: Vec<u8> =
-                    (from..from + 500).flat_map(|n| if qos == 1 { publish(n) } else { upgraded(n).bytes(4) }).collect();
+                let bytes: Vec<u8> = (from..from + 500).flat_map(|n| publish(n).bytes(4)).collect();
                 publisher.send(&bytes);
                 for _ in 0..500 {
                     match publisher.next() {

@@ -79,18 +79,19 @@ fn mosquitto_comes_back() {
                 .args(more))
         };
         assert_eq!(sub(&server, &["-E"]), [""; 0], "it only subscribes");
-        for n in 0..10 {
-            let qos = if n % 2 == 0 { "1" } else { "2" };
-            run(mosquitto("mosquitto_pub", &server, level).args(["-t", "q/x", "-q", qos, "-m", &n.to_string()]));
+        for round in 0..2 {
+            for n in 0..10 {
+                let payload = (round * 10 + n).to_string();
+                run(mosquitto("mosquitto_pub", &server, level).args(["-t", "q/x", "-q", "2", "-m", &payload]));
+            }
+            server.kill9();
+            server.restart();
+            assert_eq!(sub(&server, &["-C", "10", "-W", "20"]), numbers(round * 10..round * 10 + 10));
         }
-        assert_eq!(sub(&server, &["-C", "4", "-W", "20"]), numbers(0..4));
-        server.kill9();
-        server.restart();
-        assert_eq!(sub(&server, &["-C", "6", "-W", "20"]), numbers(4..10));
     }
 }
 
-/// rumqttc keeps its own half of the session as long as its event loop lives.
+/// QoS 1: of QoS 2 rumqttc forgets its own half with the connection, and then refuses the PUBREL that is due.
 #[test]
 fn rumqttc_comes_back() {
     let mut server = own(4);
@@ -98,29 +99,36 @@ fn rumqttc_comes_back() {
     let mut options = rumqttc::MqttOptions::new("sleeper", addr.ip().to_string(), addr.port());
     options.set_clean_session(false).set_keep_alive(Duration::from_secs(60));
     let (client, mut connection) = rumqttc::Client::new(options, 100);
-    client.subscribe("q/#", QoS::ExactlyOnce).expect("ask for a subscription");
-    let mut seen = Vec::new();
-    let mut connects = Vec::new();
+    client.subscribe("q/#", QoS::AtLeastOnce).expect("ask for a subscription");
+    let mut seen: Vec<String> = Vec::new();
+    let (mut connects, mut faults) = (Vec::new(), Vec::new());
     let mut published = 0;
     let end = Instant::now() + Duration::from_secs(40);
     while seen.len() < 60 {
-        assert!(Instant::now() < end, "{} messages: {seen:?}", seen.len());
+        assert!(Instant::now() < end, "{} messages: {seen:?}; {faults:?}", seen.len());
         match connection.recv_timeout(Duration::from_millis(200)) {
             Ok(Ok(Event::Incoming(Packet::ConnAck(ack)))) => connects.push(ack.session_present),
             Ok(Ok(Event::Incoming(Packet::SubAck(_)))) => {
-                publish_numbers(server.mqtt(), "q/x", 0..20, 2);
+                publish_numbers(server.mqtt(), "q/x", 0..20, 1);
                 published = 20;
             }
             Ok(Ok(Event::Incoming(Packet::Publish(publish)))) => {
-                seen.push(String::from_utf8(publish.payload.to_vec()).expect("text"));
-                if published < 60 && seen.len() == published {
-                    server.kill9();
-                    server.restart_on_same_ports();
-                    publish_numbers(server.mqtt(), "q/x", published..published + 20, 2);
-                    published += 20;
+                let text = String::from_utf8(publish.payload.to_vec()).expect("text");
+                // Its last acknowledgements may be lost with the server.
+                if !seen.contains(&text) {
+                    seen.push(text);
+                    if published < 60 && seen.len() == published {
+                        server.kill9();
+                        server.restart_on_same_ports();
+                        publish_numbers(server.mqtt(), "q/x", published..published + 20, 1);
+                        published += 20;
+                    }
                 }
             }
-            Ok(Err(_)) => std::thread::sleep(Duration::from_millis(20)), // it connects again at the next turn
+            Ok(Err(e)) => {
+                faults.push(e.to_string());
+                std::thread::sleep(Duration::from_millis(20)); // it connects again at the next turn
+            }
             Ok(Ok(_)) | Err(_) => {}
         }
     }
@@ -139,12 +147,18 @@ fn foreign_publishers_deliver_once() {
         let mut watcher = Client::clean(server.mqtt(), 5, "watcher");
         watcher.subscribe(&topic, 2);
         let mut publisher = Foreign::start(kind, &server.endpoints());
-        publisher.resume(&format!("publisher-{kind:?}"), false);
+        let is_paho = matches!(kind, Kind::Paho4 | Kind::Paho5);
+        // mqtt.js keeps what it has to send only where it connects again by itself.
+        let session =
+            json!({ "id": format!("publisher-{kind:?}"), "clean": false, "expiry": 3600, "reconnect": !is_paho });
+        assert_eq!(publisher.connect(session)["present"], false);
         for n in 0..COUNT {
             publisher.tell(json!({ "op": "publish", "topic": topic, "payload": n.to_string(), "qos": 2 }));
             if n % 30 == 29 {
                 publisher.drop_line();
-                publisher.tell(json!({ "op": "again" }));
+                if is_paho {
+                    publisher.tell(json!({ "op": "again" }));
+                }
                 assert_eq!(publisher.event("connected")["present"], true, "{kind:?}");
             }
         }

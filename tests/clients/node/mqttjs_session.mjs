@@ -94,7 +94,6 @@ ready();
 for await (const line of createInterface({ input: process.stdin })) {
   const command = JSON.parse(line);
   if (command.op === 'connect') connect(command);
-  else if (command.op === 'again') client.reconnect();
   else if (command.op === 'subscribe') subscribe(command);
   else if (command.op === 'publish') publish(command);
   else if (command.op === 'disconnect') client.end();

@@ -170,7 +170,7 @@ pub fn started_is_completed(level: u8) {
     assert!(matches!(client.next(), Packet::PubRel(ack) if ack.id == two.id));
     client.cut();
     let mut client = Client::lasting(shared(level), level, &id, true);
-    let mut again = [client.next(), client.next(), client.next()].to_vec();
+    let mut again = vec![client.next(), client.next(), client.next()];
     let released = again.iter().position(|packet| matches!(packet, Packet::PubRel(ack) if ack.id == two.id));
     again.remove(released.expect("a PUBREL for the second"));
     again.sort_by_key(|packet| matches!(packet, Packet::Publish(publish) if publish.qos == 2));
