@@ -11,6 +11,7 @@ pub mod reactor;
 pub mod server;
 pub mod settings;
 mod shard_thread;
+mod sys_topics;
 pub mod tools;
 mod wheel;
 mod yaml;

@@ -11,6 +11,7 @@ use crate::reactor::uring::Uring;
 use crate::reactor::{self, EventFd, Reactor};
 use crate::settings::{Address, DeletePayload, Driver, Mode, Settings};
 use crate::shard_thread::{DRAIN, Failure, Parts, STOP, ShardThread, Shared, describe, now_us};
+use crate::sys_topics::{SysTopics, Tally};
 use shards::limits::Limits;
 use shards::link::{Links, Wake, mesh};
 use shards::log::recover::{self, RecoveryError};
@@ -18,7 +19,7 @@ use shards::manifest::{DataDirectory, DataError};
 use shards::progress::Progress;
 use shards::reshard::{ReshardError, reshard};
 use shards::schema::{TableDef, TableId};
-use shards::session::{receipts_table, sessions_table};
+use shards::session::system_tables;
 use shards::shard::{self, Shard};
 use shards::storage::{Directory, FileName};
 use shards::topic::Routes;
@@ -99,9 +100,10 @@ pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> 
     let cores: Arc<[usize]> = reactor::allowed_cores().into();
     let limits = limits(&settings);
     let mut data = open_data(&settings)?;
-    let declared: Vec<TableDef> = app.tables.into_iter().chain([sessions_table(), receipts_table()]).collect();
+    let declared: Vec<TableDef> = app.tables.into_iter().chain(system_tables()).collect();
     let ids = data.register(declared.iter()).map_err(ServerError::Data)?;
     let tables: Vec<(TableId, Arc<TableDef>)> = ids.into_iter().zip(declared.into_iter().map(Arc::new)).collect();
+    let figures = tables.last().map(|(id, _)| *id);
     let count = data.manifest.shards;
     info!(app = app.name, %mode, shards = count, io = if uring { "io_uring" } else { "epoll" }, "starting");
 
@@ -122,7 +124,7 @@ pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> 
 
     let catalog = Arc::new(catalog(tables, app.static_files, settings.http.cors, health));
     let listeners = bind_all(&settings.http.address, &settings.mqtt.address, count)?;
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(Shared::new(Tally::new(opened.iter().map(Shard::counters))));
     let (sender, events) = mpsc::channel();
     let mut threads = Vec::new();
     let addresses: Vec<(Kind, SocketAddr)> = listeners[0].iter().map(|(own, _)| (own.kind, own.address)).collect();
@@ -131,6 +133,7 @@ pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> 
     {
         let core = settings.shards.pin.then(|| cores[usize::from(shard.index()) % cores.len()]);
         let kinds = listeners.iter().map(|(own, _)| own.kind).collect();
+        let is_first = shard.index() == 0;
         let parts = Parts {
             shard,
             catalog: catalog.clone(),
@@ -139,6 +142,7 @@ pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> 
             shared: shared.clone(),
             kinds,
             cores: cores.clone(),
+            sys_topics: figures.filter(|_| is_first).map(SysTopics::new),
         };
         let sockets = listeners.into_iter().map(|(_, socket)| socket).collect();
         threads.push(start_thread(parts, sockets, core, uring, sender.clone())?);
@@ -377,8 +381,10 @@ fn turn<R: Reactor>(
     for socket in sockets {
         reactor.listen(socket).map_err(io_error("listening socket"))?;
     }
+    let mut thread = ShardThread::new(reactor, parts);
+    thread.begin();
     let _ = events.send(Event::Ready);
-    ShardThread::new(reactor, parts).run().map_err(|failure| match failure {
+    thread.run().map_err(|failure| match failure {
         Failure::Disk(error) => ServerError::Disk(error),
         Failure::Reactor(error) => ServerError::Io { what: "reactor", error },
     })

@@ -6,8 +6,10 @@ use crate::connection::{Connection, Kind, State, Surroundings};
 use crate::protocol::http::health::Damage;
 use crate::protocol::{Catalog, Scratch};
 use crate::reactor::{self, Commit, Completion, EventFd, Reactor, Slot};
+use crate::sys_topics::{SysTopics, Tally, Teller};
 use crate::wheel::Wheel;
 use shards::command::{Completion as ShardCompletion, ConnectionRef};
+use shards::counters::Counter;
 use shards::log::job::Done;
 use shards::log::mark::Mark;
 use shards::log::recover::Place;
@@ -34,12 +36,18 @@ pub const DRAIN: u8 = 1;
 pub const STOP: u8 = 2;
 
 /// What the threads of a server share beside their rings.
-#[derive(Default)]
 pub struct Shared {
     /// [`RUN`], [`DRAIN`] or [`STOP`].
     pub phase: AtomicU8,
     /// Shards that have nothing left to do.
     pub finished: AtomicUsize,
+    pub tally: Tally,
+}
+
+impl Shared {
+    pub fn new(tally: Tally) -> Shared {
+        Shared { phase: AtomicU8::new(RUN), finished: AtomicUsize::new(0), tally }
+    }
 }
 
 /// Names a place in the log of a shard for people: file, offset, and what it means.
@@ -61,6 +69,8 @@ pub struct Parts {
     pub kinds: Vec<Kind>,
     /// Cores on which work for the disk may run.
     pub cores: Arc<[usize]>,
+    /// On one of the threads.
+    pub sys_topics: Option<SysTopics>,
 }
 
 /// Why a thread cannot go on.
@@ -107,6 +117,8 @@ pub struct ShardThread<R> {
     work_fails: bool,
     stop_at_us: Option<u64>,
     finished: bool,
+    teller: Teller,
+    sys_topics: Option<SysTopics>,
 }
 
 /// The wall clock, in microseconds since 1970.
@@ -116,7 +128,8 @@ pub fn now_us() -> u64 {
 
 impl<R: Reactor> ShardThread<R> {
     pub fn new(reactor: R, parts: Parts) -> ShardThread<R> {
-        let Parts { shard, catalog, directory, wake, shared, kinds, cores } = parts;
+        let Parts { shard, catalog, directory, wake, shared, kinds, cores, sys_topics } = parts;
+        let teller = Teller::new(shard.index());
         let damage_is_known = shard.damage().is_some(); // what was found at start was said there
         ShardThread {
             reactor,
@@ -140,6 +153,21 @@ impl<R: Reactor> ShardThread<R> {
             work_fails: false,
             stop_at_us: None,
             finished: false,
+            teller,
+            sys_topics,
+        }
+    }
+
+    /// What is to be there before the first connection is.
+    pub fn begin(&mut self) {
+        self.shard.begin_turn(now_us(), self.ticks_us());
+        self.write_figures();
+        self.shard.end_turn();
+    }
+
+    fn write_figures(&mut self) {
+        if let Some(topics) = &mut self.sys_topics {
+            topics.write(&mut self.shard, &self.shared.tally);
         }
     }
 
@@ -168,6 +196,7 @@ impl<R: Reactor> ShardThread<R> {
             self.tell_sessions();
             self.retry_starved();
             self.expire(&mut due);
+            self.write_figures();
             if self.drain() {
                 if let Some(request) = self.shard.last_request() {
                     // Without it a start knows less of the last flush, and loses nothing.
@@ -179,6 +208,7 @@ impl<R: Reactor> ShardThread<R> {
             self.serve_disk().map_err(Failure::Disk)?;
             self.report_damage();
             self.send(&mut dirty);
+            self.teller.tell(&self.shard, &self.shared.tally);
             self.shard.end_turn();
             busy |= !self.starved.is_empty() && self.shard.has_room();
         }
@@ -190,7 +220,9 @@ impl<R: Reactor> ShardThread<R> {
 
     /// How long the thread may sleep if nothing happens.
     fn sleep_for(&self) -> Option<Duration> {
-        let next = [self.wheel.next_us(), self.shard.deadline_us()].into_iter().flatten().min();
+        let figures = self.sys_topics.as_ref().map(|topics| topics.deadline_us());
+        let due = [self.wheel.next_us(), self.shard.deadline_us(), self.teller.deadline_us(), figures];
+        let next = due.into_iter().flatten().min();
         let mut wait = next.map(|at| Duration::from_micros(at.saturating_sub(self.ticks_us())));
         if self.stop_at_us.is_some() {
             let poll = Duration::from_millis(10);
@@ -369,6 +401,7 @@ impl<R: Reactor> ShardThread<R> {
         self.shard.outboxes.open(connection.reference(self.shard.index()));
         self.connections[index] = Some(connection);
         self.open += 1;
+        self.shard.outboxes.counters[Counter::Sockets] += 1;
         self.schedule(slot);
     }
 

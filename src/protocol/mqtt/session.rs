@@ -17,6 +17,7 @@ use crate::protocol::framing::Framing;
 use crate::protocol::{Context, Credentials, Flow, Session, explain};
 use shards::client::Phase;
 use shards::command::{Completion, Outcome, Refusal};
+use shards::counters::Counter;
 use shards::limits::{CONNECT_BYTES_MAX, INFLIGHT_MAX, KEY_BYTES_MAX};
 use shards::session::Will;
 use std::collections::{HashMap, VecDeque};
@@ -165,7 +166,7 @@ impl MqttSession {
             (_, Packet::Unsubscribe { packet_id, filters, .. }) => {
                 return Ok(self.unsubscribe(context, packet_id, &filters));
             }
-            (_, Packet::PingReq) => context.write(write_pingresp), // [MQTT-3.12.4-1]
+            (_, Packet::PingReq) => context.write_packet(write_pingresp), // [MQTT-3.12.4-1]
             (_, Packet::Disconnect { reason: code, properties }) => {
                 if let Some(seconds) = properties.session_expiry_interval() {
                     if !self.asked_expiry && seconds > 0 {
@@ -188,6 +189,7 @@ impl MqttSession {
     }
 
     fn connect(&mut self, context: &mut Context<'_>, connect: &Connect<'_>) -> Result<Flow, Goodbye> {
+        context.count(Counter::Connects, 1);
         self.version = connect.version;
         let (is_v5, properties) = (self.is_v5(), &connect.properties);
         self.packet_bytes_max = properties.maximum_packet_size().map_or(usize::MAX, |bytes| bytes as usize);
@@ -261,12 +263,12 @@ impl MqttSession {
     }
 
     /// A CONNACK that says no, and the end [MQTT-3.2.2-7].
-    fn refuse(&mut self, context: &mut Context<'_>, reason: u8, code: u8, text: &str) -> Flow {
+    pub(super) fn refuse(&mut self, context: &mut Context<'_>, reason: u8, code: u8, text: &str) -> Flow {
         info!(client = %context.address, "MQTT connection refused: {text}");
         let version = self.version;
         let code = if version == Version::V5 { reason } else { code };
         let connack = ConnAck { code, reason_string: self.reason_text(text), ..ConnAck::default() };
-        context.write(|out| write_connack(version, &connack, out));
+        context.write_packet(|out| write_connack(version, &connack, out));
         self.will = None;
         self.state = State::Closing;
         Flow::Close
@@ -289,7 +291,7 @@ impl MqttSession {
             context.shard.outboxes.client(context.connection).is_some_and(|client| client.release(packet_id));
         let code = if is_known { reason::SUCCESS } else { reason::PACKET_IDENTIFIER_NOT_FOUND };
         let write = |out: &mut Vec<u8>| write_ack(AckKind::PubRel, version, packet_id, code, None, out);
-        if is_known && self.is_durable() { context.hold(write) } else { context.write(write) }
+        if is_known && self.is_durable() { context.hold(write) } else { context.write_packet(write) }
     }
 
     /// Ends the connection for cause, and says why where the version has words for it.
@@ -301,7 +303,7 @@ impl MqttSession {
             State::Fresh if goodbye.code == reason::UNSUPPORTED_PROTOCOL_VERSION => {
                 // A client of another version reads at least the first bytes [MQTT-3.1.2-2].
                 let code = return_code::UNACCEPTABLE_PROTOCOL_VERSION;
-                context.write(|out| write_connack(Version::V4, &ConnAck { code, ..ConnAck::default() }, out));
+                context.write_packet(|out| write_connack(Version::V4, &ConnAck { code, ..ConnAck::default() }, out));
             }
             State::Fresh | State::Joining if is_v5 => {
                 // These two are no codes of CONNACK (§3.2.2.2): the server is unavailable to this connection.
@@ -311,11 +313,11 @@ impl MqttSession {
                 };
                 let reason_string = self.reason_text(&goodbye.text);
                 let connack = ConnAck { code, reason_string, ..ConnAck::default() };
-                context.write(|out| write_connack(Version::V5, &connack, out));
+                context.write_packet(|out| write_connack(Version::V5, &connack, out));
             }
             State::Connected if is_v5 => {
                 let text = self.reason_text(&goodbye.text).filter(|_| self.wants_problem_information);
-                context.write(|out| write_disconnect(goodbye.code, text, out));
+                context.write_packet(|out| write_disconnect(goodbye.code, text, out));
             }
             _ => {}
         }
@@ -367,6 +369,8 @@ impl Session for MqttSession {
             Ok(None) => (0, Flow::Continue),
             Ok(Some((packet, length))) => {
                 self.last_packet_us = context.ticks_us();
+                context.count(Counter::PacketsReceived, 1);
+                context.count(Counter::BytesReceived, length as u64);
                 let result = self.packet(context, packet);
                 (length, self.or_goodbye(context, result))
             }
@@ -384,7 +388,7 @@ impl Session for MqttSession {
             return Flow::Continue;
         }
         match completion {
-            Completion::Joined { stored, .. } => self.joined(context, stored.as_deref()),
+            Completion::Joined { stored, has_room, .. } => self.joined(context, stored.as_deref(), has_room),
             Completion::Checked { is_complete, .. } => self.checked(context, is_complete),
             Completion::Subscribed { subscription, .. } if self.state == State::Joining => {
                 self.resubscribed(context, subscription)
