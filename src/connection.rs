@@ -46,7 +46,7 @@ pub enum State {
 pub struct Connection {
     pub slot: Slot,
     pub state: State,
-    address: IpAddr,
+    pub address: IpAddr,
     /// Taken out while it is called.
     session: Option<Box<dyn Session>>,
     /// Received, but not taken by the session.

@@ -1,5 +1,6 @@
 //! tablecast: a real-time table server. `main.rs` calls [`cli::main`]; start reading at [`server`].
 
+mod addresses;
 pub mod app;
 pub mod auth;
 pub mod cli;

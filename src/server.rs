@@ -1,5 +1,6 @@
 //! Start here: configuration → data directory → shards → listeners → signals → drain. Called by the command line.
 
+use crate::addresses::Addresses;
 use crate::app::App;
 use crate::auth::LocalOnly;
 use crate::connection::Kind;
@@ -124,7 +125,10 @@ pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> 
 
     let catalog = Arc::new(catalog(tables, app.static_files, settings.http.cors, health));
     let listeners = bind_all(&settings.http.address, &settings.mqtt.address, count)?;
-    let shared = Arc::new(Shared::new(Tally::new(opened.iter().map(Shard::counters))));
+    let shared = Arc::new(Shared::new(
+        Tally::new(opened.iter().map(Shard::counters)),
+        Addresses::new(settings.limits.connections_per_address),
+    ));
     let (sender, events) = mpsc::channel();
     let mut threads = Vec::new();
     let addresses: Vec<(Kind, SocketAddr)> = listeners[0].iter().map(|(own, _)| (own.kind, own.address)).collect();
@@ -142,6 +146,7 @@ pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> 
             shared: shared.clone(),
             kinds,
             cores: cores.clone(),
+            accepts_per_second: settings.limits.accepts_per_second,
             sys_topics: figures.filter(|_| is_first).map(SysTopics::new),
         };
         let sockets = listeners.into_iter().map(|(_, socket)| socket).collect();
@@ -159,6 +164,8 @@ pub(crate) fn limits(settings: &Settings) -> Limits {
     Limits {
         packet_bytes_max: settings.limits.packet_bytes_max,
         outbox_bytes_max: settings.limits.outbox_bytes_max,
+        subscriptions_max: settings.limits.subscriptions_per_connection,
+        sessions_max: settings.limits.sessions_max,
         ..Limits::default()
     }
 }
@@ -378,6 +385,7 @@ fn turn<R: Reactor>(
     sockets: Vec<TcpListener>,
     events: &mpsc::Sender<Event>,
 ) -> Result<(), ServerError> {
+    reactor.set_accept_rate(parts.accepts_per_second);
     for socket in sockets {
         reactor.listen(socket).map_err(io_error("listening socket"))?;
     }

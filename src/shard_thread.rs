@@ -2,6 +2,7 @@
 //! itself is described in `shards/src/shard.rs`). Everything here belongs to this thread; other threads reach it through
 //! the shard's rings, its wake-up and [`Shared`].
 
+use crate::addresses::Addresses;
 use crate::connection::{Connection, Kind, State, Surroundings};
 use crate::protocol::http::health::Damage;
 use crate::protocol::{Catalog, Scratch};
@@ -26,6 +27,8 @@ use tracing::{error, info, warn};
 
 /// How long connections have to go by themselves when the server drains.
 const DRAIN_US: u64 = 5_000_000;
+/// Time between two lines of the log that say that an address has too many connections: a flood must not fill the log.
+const REFUSAL_SAID_US: u64 = 10_000_000;
 /// A connection accepted this shortly before the end may still say what it came for.
 const NEWCOMER_US: u64 = 250_000;
 
@@ -42,11 +45,12 @@ pub struct Shared {
     /// Shards that have nothing left to do.
     pub finished: AtomicUsize,
     pub tally: Tally,
+    pub addresses: Addresses,
 }
 
 impl Shared {
-    pub fn new(tally: Tally) -> Shared {
-        Shared { phase: AtomicU8::new(RUN), finished: AtomicUsize::new(0), tally }
+    pub fn new(tally: Tally, addresses: Addresses) -> Shared {
+        Shared { phase: AtomicU8::new(RUN), finished: AtomicUsize::new(0), tally, addresses }
     }
 }
 
@@ -69,6 +73,7 @@ pub struct Parts {
     pub kinds: Vec<Kind>,
     /// Cores on which work for the disk may run.
     pub cores: Arc<[usize]>,
+    pub accepts_per_second: u32,
     /// On one of the threads.
     pub sys_topics: Option<SysTopics>,
 }
@@ -119,6 +124,8 @@ pub struct ShardThread<R> {
     finished: bool,
     teller: Teller,
     sys_topics: Option<SysTopics>,
+    /// When it was last said that an address has too many connections.
+    refusal_said_us: u64,
 }
 
 /// The wall clock, in microseconds since 1970.
@@ -128,7 +135,7 @@ pub fn now_us() -> u64 {
 
 impl<R: Reactor> ShardThread<R> {
     pub fn new(reactor: R, parts: Parts) -> ShardThread<R> {
-        let Parts { shard, catalog, directory, wake, shared, kinds, cores, sys_topics } = parts;
+        let Parts { shard, catalog, directory, wake, shared, kinds, cores, sys_topics, .. } = parts;
         let teller = Teller::new(shard.index());
         let damage_is_known = shard.damage().is_some(); // what was found at start was said there
         ShardThread {
@@ -155,6 +162,7 @@ impl<R: Reactor> ShardThread<R> {
             finished: false,
             teller,
             sys_topics,
+            refusal_said_us: 0,
         }
     }
 
@@ -321,8 +329,9 @@ impl<R: Reactor> ShardThread<R> {
             Completion::Released { slot } => {
                 let shard = self.shard.index();
                 if let Some(connection) = self.connection(slot) {
-                    let reference = connection.reference(shard);
+                    let (reference, address) = (connection.reference(shard), connection.address);
                     self.connections[slot.index as usize] = None;
+                    self.shared.addresses.leave(address);
                     self.open -= 1;
                     self.shard.outboxes.close(reference);
                 }
@@ -393,11 +402,19 @@ impl<R: Reactor> ShardThread<R> {
         let (Some(&kind), Some(peer)) = (self.kinds.get(listener), self.reactor.peer(slot)) else {
             return self.reactor.close(slot); // it is gone already
         };
+        let address = peer.ip();
+        if !self.shared.addresses.enter(address) {
+            if self.shard.ticks_us() >= self.refusal_said_us + REFUSAL_SAID_US {
+                self.refusal_said_us = self.shard.ticks_us();
+                warn!(%address, "connections are refused: this address has as many as it may (connectionsPerAddress)");
+            }
+            return self.reactor.close(slot);
+        }
         let index = slot.index as usize;
         if index >= self.connections.len() {
             self.connections.resize_with(index + 1, || None);
         }
-        let connection = Connection::open(kind, slot, peer.ip(), self.shard.ticks_us());
+        let connection = Connection::open(kind, slot, address, self.shard.ticks_us());
         self.shard.outboxes.open(connection.reference(self.shard.index()));
         self.connections[index] = Some(connection);
         self.open += 1;

@@ -98,6 +98,21 @@ pub const SUBSCRIPTIONS_PER_CONNECTION: usize = 100;
 pub const SUBSCRIPTIONS_PER_CONNECTION_CEILING: usize = 10_000;
 /// Default and highest value for [`Limits::sessions_max`]: some 300 bytes of memory and disk each.
 pub const SESSIONS_MAX: usize = 1_000_000;
+/// Default for connections of one client address, not counting this machine's own: more are closed at once.
+pub const CONNECTIONS_PER_ADDRESS: usize = 256;
+/// Default for connections that one shard accepts in a second: those beyond it wait in the kernel, so that a flood
+/// leaves the shard most of its time.
+pub const ACCEPTS_PER_SECOND: u32 = 1000;
+/// Of them, how many may come at once: some milliseconds of work.
+pub const ACCEPTS_AT_ONCE: u32 = 64;
+/// Connections that one listening socket accepts in one turn.
+pub const ACCEPTS_PER_TURN: usize = 8;
+/// Of its descriptors the process keeps one in this many for other things than connections: log segments, backups.
+pub const DESCRIPTORS_KEPT_SHARE: u64 = 8;
+/// It keeps no more than this.
+pub const DESCRIPTORS_KEPT_MAX: u64 = 1024;
+/// How long accepting pauses where none are left for connections.
+pub const DESCRIPTORS_RETRY_US: u64 = 100_000;
 /// QoS 1 and 2 messages sent to one connection and not yet acknowledged, whatever receive maximum it asked for.
 pub const INFLIGHT_MAX: usize = 1024;
 

@@ -25,6 +25,10 @@ use tracing::{debug, info};
 
 /// How long a connection may take to its CONNECT.
 const CONNECT_DEADLINE_US: u64 = 5_000_000;
+/// How long a packet may take from its first byte to its last: this, and a second more for each of so many bytes. A
+/// client without keep-alive must not hold half a packet for ever.
+const PACKET_US: u64 = 20_000_000;
+const PACKET_BYTES_PER_S: u64 = 4 << 10;
 /// Longest keep-alive that is granted to version 5, in seconds: the client does not choose the server's timeouts.
 const KEEP_ALIVE_MAX: u16 = 300;
 /// A connection may be this much longer silent than its keep-alive says [MQTT-3.1.2-22].
@@ -61,6 +65,9 @@ pub struct MqttSession {
     pub(super) will: Option<Will>,
     keep_alive_us: u64,
     last_packet_us: u64,
+    /// A packet has begun to arrive: when, and when it must be complete.
+    packet_begun_us: Option<u64>,
+    packet_due_us: u64,
     pub(super) joining: Option<Box<Joining>>,
     pub(super) saves: Saves,
     pub(super) subscriptions: HashMap<Box<str>, Own>,
@@ -119,6 +126,8 @@ impl MqttSession {
             will: None,
             keep_alive_us: 0,
             last_packet_us: ticks_us,
+            packet_begun_us: None,
+            packet_due_us: u64::MAX,
             joining: None,
             saves: Saves::default(),
             subscriptions: HashMap::new(),
@@ -366,8 +375,15 @@ impl Session for MqttSession {
             return (input.len(), self.say_goodbye(context, &goodbye));
         }
         match packet::decode(input, self.version, bytes_max) {
-            Ok(None) => (0, Flow::Continue),
+            Ok(None) if input.is_empty() => (0, Flow::Continue),
+            Ok(None) => {
+                let length = packet::packet_length(input, bytes_max).ok().flatten().unwrap_or(0) as u64;
+                let begun_us = *self.packet_begun_us.get_or_insert(context.ticks_us());
+                self.packet_due_us = begun_us + PACKET_US + length * 1_000_000 / PACKET_BYTES_PER_S;
+                (0, Flow::Continue)
+            }
             Ok(Some((packet, length))) => {
+                (self.packet_begun_us, self.packet_due_us) = (None, u64::MAX);
                 self.last_packet_us = context.ticks_us();
                 context.count(Counter::PacketsReceived, 1);
                 context.count(Counter::BytesReceived, length as u64);
@@ -423,22 +439,29 @@ impl Session for MqttSession {
             _ => Some(self.last_packet_us + self.keep_alive_us),
         };
         let save = (self.state == State::Connected && self.is_durable()).then_some(self.saves.next_us);
-        [quiet, save].into_iter().flatten().min()
+        [quiet, save, Some(self.packet_due_us)].into_iter().flatten().min()
     }
 
     fn expire(&mut self, context: &mut Context<'_>) -> Flow {
         self.save_if_due(context);
-        let quiet_us = if self.state == State::Fresh { CONNECT_DEADLINE_US } else { self.keep_alive_us };
-        if quiet_us == 0 || context.ticks_us() < self.last_packet_us + quiet_us {
+        let now_us = context.ticks_us();
+        let is_fresh = self.state == State::Fresh;
+        let quiet_us = if is_fresh { CONNECT_DEADLINE_US } else { self.keep_alive_us };
+        let is_quiet = quiet_us != 0 && now_us >= self.last_packet_us + quiet_us;
+        if !is_quiet && now_us < self.packet_due_us {
             return Flow::Continue;
         }
-        let is_fresh = self.state == State::Fresh;
         let is_blocked = self.replying.is_some() || !self.owed.is_empty() || !context.shard.has_room();
         if self.state == State::Joining || (is_blocked && !is_fresh) {
-            self.last_packet_us = context.ticks_us(); // the delay is ours
+            self.last_packet_us = now_us; // the delay is ours
+            self.packet_due_us = self.packet_begun_us.map_or(u64::MAX, |_| now_us + PACKET_US);
             return Flow::Continue;
         }
-        let text = if is_fresh { "no CONNECT in time" } else { "keep-alive timeout" };
+        let text = match is_quiet {
+            true if is_fresh => "no CONNECT in time",
+            true => "keep-alive timeout",
+            false => "a packet did not arrive in time",
+        };
         self.say_goodbye(context, &Goodbye::new(reason::KEEP_ALIVE_TIMEOUT, text))
     }
 
