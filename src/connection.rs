@@ -73,7 +73,7 @@ pub struct Connection {
     pub slot: Slot,
     pub state: State,
     kind: Kind,
-    address: IpAddr,
+    pub address: IpAddr,
     /// Whom the client's certificate names.
     identity: Option<Arc<str>>,
     /// Between the socket and all else, if the listener's kind says so. Taken out while it works.

@@ -1,5 +1,6 @@
 //! Start here: configuration → data directory → shards → listeners → signals → drain. Called by the command line.
 
+use crate::addresses::Addresses;
 use crate::app::App;
 use crate::auth::NoUsers;
 use crate::connection::Kind;
@@ -11,6 +12,7 @@ use crate::reactor::uring::Uring;
 use crate::reactor::{self, EventFd, Reactor};
 use crate::settings::{Address, DeletePayload, Driver, Mode, Settings};
 use crate::shard_thread::{DRAIN, Failure, Parts, STOP, ShardThread, Shared, describe, now_us};
+use crate::sys_topics::{SysTopics, Tally};
 use crate::tls::{Tls, TlsError};
 use shards::limits::Limits;
 use shards::link::{Links, Wake, mesh};
@@ -19,7 +21,7 @@ use shards::manifest::{DataDirectory, DataError};
 use shards::progress::Progress;
 use shards::reshard::{ReshardError, reshard};
 use shards::schema::{TableDef, TableId};
-use shards::session::{receipts_table, sessions_table};
+use shards::session::system_tables;
 use shards::shard::{self, Shard};
 use shards::storage::{Directory, FileName};
 use shards::topic::Routes;
@@ -105,9 +107,10 @@ pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> 
     let cores: Arc<[usize]> = reactor::allowed_cores().into();
     let limits = limits(&settings);
     let mut data = open_data(&settings)?;
-    let declared: Vec<TableDef> = app.tables.into_iter().chain([sessions_table(), receipts_table()]).collect();
+    let declared: Vec<TableDef> = app.tables.into_iter().chain(system_tables()).collect();
     let ids = data.register(declared.iter()).map_err(ServerError::Data)?;
     let tables: Vec<(TableId, Arc<TableDef>)> = ids.into_iter().zip(declared.into_iter().map(Arc::new)).collect();
+    let figures = tables.last().map(|(id, _)| *id);
     let count = data.manifest.shards;
     info!(app = app.name, %mode, shards = count, io = if uring { "io_uring" } else { "epoll" }, "starting");
 
@@ -134,7 +137,10 @@ pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> 
     ];
     let catalog = Arc::new(catalog(tables, app.static_files, settings.http.cors, health));
     let listeners = bind_all(&wanted, count)?;
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(Shared::new(
+        Tally::new(opened.iter().map(Shard::counters)),
+        Addresses::new(settings.limits.connections_per_address),
+    ));
     let (sender, events) = mpsc::channel();
     let mut threads = Vec::new();
     let addresses: Vec<(Kind, SocketAddr)> = listeners[0].iter().map(|(own, _)| (own.kind, own.address)).collect();
@@ -143,6 +149,7 @@ pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> 
     {
         let core = settings.shards.pin.then(|| cores[usize::from(shard.index()) % cores.len()]);
         let kinds = listeners.iter().map(|(own, _)| own.kind).collect();
+        let is_first = shard.index() == 0;
         let parts = Parts {
             shard,
             catalog: catalog.clone(),
@@ -152,6 +159,8 @@ pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> 
             kinds,
             tls: tls.clone(),
             cores: cores.clone(),
+            accepts_per_second: settings.limits.accepts_per_second,
+            sys_topics: figures.filter(|_| is_first).map(SysTopics::new),
         };
         let sockets = listeners.into_iter().map(|(_, socket)| socket).collect();
         threads.push(start_thread(parts, sockets, core, uring, sender.clone())?);
@@ -168,6 +177,8 @@ pub(crate) fn limits(settings: &Settings) -> Limits {
     Limits {
         packet_bytes_max: settings.limits.packet_bytes_max,
         outbox_bytes_max: settings.limits.outbox_bytes_max,
+        subscriptions_max: settings.limits.subscriptions_per_connection,
+        sessions_max: settings.limits.sessions_max,
         ..Limits::default()
     }
 }
@@ -387,11 +398,14 @@ fn turn<R: Reactor>(
     sockets: Vec<TcpListener>,
     events: &mpsc::Sender<Event>,
 ) -> Result<(), ServerError> {
+    reactor.set_accept_rate(parts.accepts_per_second);
     for socket in sockets {
         reactor.listen(socket).map_err(io_error("listening socket"))?;
     }
+    let mut thread = ShardThread::new(reactor, parts);
+    thread.begin();
     let _ = events.send(Event::Ready);
-    ShardThread::new(reactor, parts).run().map_err(|failure| match failure {
+    thread.run().map_err(|failure| match failure {
         Failure::Disk(error) => ServerError::Disk(error),
         Failure::Reactor(error) => ServerError::Io { what: "reactor", error },
     })

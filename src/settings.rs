@@ -10,6 +10,7 @@ pub use address::Address;
 pub use keys::{Key, SETTINGS};
 pub use layers::Layers;
 
+use shards::limits;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -141,6 +142,14 @@ pub struct LimitSettings {
     pub packet_bytes_max: usize,
     /// Bytes that wait for one slow reader.
     pub outbox_bytes_max: usize,
+    /// `None`: the default for strangers, and no limit for clients on this machine.
+    pub connections_per_address: Option<usize>,
+    /// Of each shard.
+    pub accepts_per_second: u32,
+    /// Of an MQTT connection.
+    pub subscriptions_per_connection: usize,
+    /// MQTT sessions that outlive their connections.
+    pub sessions_max: usize,
 }
 
 impl Settings {
@@ -160,7 +169,14 @@ impl Settings {
             shards: ShardSettings { count: None, pin: true },
             io: IoSettings { driver: Driver::Auto },
             log: LogSettings { level: tracing::Level::INFO, format: LogFormat::Text },
-            limits: LimitSettings { packet_bytes_max: 1 << 20, outbox_bytes_max: 4 << 20 },
+            limits: LimitSettings {
+                packet_bytes_max: limits::PACKET_BYTES_MAX,
+                outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
+                connections_per_address: None,
+                accepts_per_second: limits::ACCEPTS_PER_SECOND,
+                subscriptions_per_connection: limits::SUBSCRIPTIONS_PER_CONNECTION,
+                sessions_max: limits::SESSIONS_MAX,
+            },
         }
     }
 

@@ -2,14 +2,17 @@
 //! itself is described in `shards/src/shard.rs`). Everything here belongs to this thread; other threads reach it through
 //! the shard's rings, its wake-up and [`Shared`].
 
+use crate::addresses::Addresses;
 use crate::connection::{Connection, Kind, State, Surroundings};
 use crate::protocol::http::health::Damage;
 use crate::protocol::{Catalog, Scratch};
 use crate::reactor::{self, Commit, Completion, EventFd, Reactor, Slot};
+use crate::sys_topics::{SysTopics, Tally, Teller};
 use crate::tls::Tls;
 use crate::tls::stream::TlsStream;
 use crate::wheel::Wheel;
 use shards::command::{Completion as ShardCompletion, ConnectionRef};
+use shards::counters::Counter;
 use shards::log::job::Done;
 use shards::log::mark::Mark;
 use shards::log::recover::Place;
@@ -27,6 +30,8 @@ use tracing::{error, info, warn};
 
 /// How long connections have to go by themselves when the server drains.
 const DRAIN_US: u64 = 5_000_000;
+/// Time between two lines of the log that say that an address has too many connections: a flood must not fill the log.
+const REFUSAL_SAID_US: u64 = 10_000_000;
 /// A connection accepted this shortly before the end may still say what it came for.
 const NEWCOMER_US: u64 = 250_000;
 /// TLS handshakes that one turn goes on with: each takes some tenths of a millisecond, and others are being served.
@@ -39,12 +44,19 @@ pub const DRAIN: u8 = 1;
 pub const STOP: u8 = 2;
 
 /// What the threads of a server share beside their rings.
-#[derive(Default)]
 pub struct Shared {
     /// [`RUN`], [`DRAIN`] or [`STOP`].
     pub phase: AtomicU8,
     /// Shards that have nothing left to do.
     pub finished: AtomicUsize,
+    pub tally: Tally,
+    pub addresses: Addresses,
+}
+
+impl Shared {
+    pub fn new(tally: Tally, addresses: Addresses) -> Shared {
+        Shared { phase: AtomicU8::new(RUN), finished: AtomicUsize::new(0), tally, addresses }
+    }
 }
 
 /// Names a place in the log of a shard for people: file, offset, and what it means.
@@ -68,6 +80,9 @@ pub struct Parts {
     pub tls: Option<Arc<Tls>>,
     /// Cores on which work for the disk may run.
     pub cores: Arc<[usize]>,
+    pub accepts_per_second: u32,
+    /// On one of the threads.
+    pub sys_topics: Option<SysTopics>,
 }
 
 /// Why a thread cannot go on.
@@ -119,6 +134,10 @@ pub struct ShardThread<R> {
     work_fails: bool,
     stop_at_us: Option<u64>,
     finished: bool,
+    teller: Teller,
+    sys_topics: Option<SysTopics>,
+    /// When it was last said that an address has too many connections.
+    refusal_said_us: u64,
 }
 
 /// The wall clock, in microseconds since 1970.
@@ -128,7 +147,8 @@ pub fn now_us() -> u64 {
 
 impl<R: Reactor> ShardThread<R> {
     pub fn new(reactor: R, parts: Parts) -> ShardThread<R> {
-        let Parts { shard, catalog, directory, wake, shared, kinds, tls, cores } = parts;
+        let Parts { shard, catalog, directory, wake, shared, kinds, tls, cores, sys_topics, .. } = parts;
+        let teller = Teller::new(shard.index());
         let damage_is_known = shard.damage().is_some(); // what was found at start was said there
         ShardThread {
             reactor,
@@ -155,6 +175,22 @@ impl<R: Reactor> ShardThread<R> {
             work_fails: false,
             stop_at_us: None,
             finished: false,
+            teller,
+            sys_topics,
+            refusal_said_us: 0,
+        }
+    }
+
+    /// What is to be there before the first connection is.
+    pub fn begin(&mut self) {
+        self.shard.begin_turn(now_us(), self.ticks_us());
+        self.write_figures();
+        self.shard.end_turn();
+    }
+
+    fn write_figures(&mut self) {
+        if let Some(topics) = &mut self.sys_topics {
+            topics.write(&mut self.shard, &self.shared.tally);
         }
     }
 
@@ -184,6 +220,7 @@ impl<R: Reactor> ShardThread<R> {
             self.tell_sessions();
             self.retry_starved();
             self.expire(&mut due);
+            self.write_figures();
             if self.drain() {
                 if let Some(request) = self.shard.last_request() {
                     // Without it a start knows less of the last flush, and loses nothing.
@@ -195,6 +232,7 @@ impl<R: Reactor> ShardThread<R> {
             self.serve_disk().map_err(Failure::Disk)?;
             self.report_damage();
             self.send(&mut dirty);
+            self.teller.tell(&self.shard, &self.shared.tally);
             self.shard.end_turn();
             busy |= !self.starved.is_empty() && self.shard.has_room() || !self.handshakes.is_empty();
         }
@@ -206,7 +244,9 @@ impl<R: Reactor> ShardThread<R> {
 
     /// How long the thread may sleep if nothing happens.
     fn sleep_for(&self) -> Option<Duration> {
-        let next = [self.wheel.next_us(), self.shard.deadline_us()].into_iter().flatten().min();
+        let figures = self.sys_topics.as_ref().map(|topics| topics.deadline_us());
+        let due = [self.wheel.next_us(), self.shard.deadline_us(), self.teller.deadline_us(), figures];
+        let next = due.into_iter().flatten().min();
         let mut wait = next.map(|at| Duration::from_micros(at.saturating_sub(self.ticks_us())));
         if self.stop_at_us.is_some() {
             let poll = Duration::from_millis(10);
@@ -316,8 +356,9 @@ impl<R: Reactor> ShardThread<R> {
             Completion::Released { slot } => {
                 let shard = self.shard.index();
                 if let Some(connection) = self.connection(slot) {
-                    let reference = connection.reference(shard);
+                    let (reference, address) = (connection.reference(shard), connection.address);
                     self.connections[slot.index as usize] = None;
+                    self.shared.addresses.leave(address);
                     self.open -= 1;
                     self.shard.outboxes.close(reference);
                 }
@@ -388,6 +429,14 @@ impl<R: Reactor> ShardThread<R> {
         let (Some(&kind), Some(peer)) = (self.kinds.get(listener), self.reactor.peer(slot)) else {
             return self.reactor.close(slot); // it is gone already
         };
+        let address = peer.ip();
+        if !self.shared.addresses.enter(address) {
+            if self.shard.ticks_us() >= self.refusal_said_us + REFUSAL_SAID_US {
+                self.refusal_said_us = self.shard.ticks_us();
+                warn!(%address, "connections are refused: this address has as many as it may (connectionsPerAddress)");
+            }
+            return self.reactor.close(slot);
+        }
         let index = slot.index as usize;
         if index >= self.connections.len() {
             self.connections.resize_with(index + 1, || None);
@@ -401,16 +450,17 @@ impl<R: Reactor> ShardThread<R> {
                 match TlsStream::new(config, kind == Kind::Https) {
                     Ok(tls) => Some(Box::new(tls)),
                     Err(error) => {
-                        error!(client = %peer.ip(), "TLS: {error}");
+                        error!(client = %address, "TLS: {error}");
                         return self.reactor.close(slot);
                     }
                 }
             }
         };
-        let connection = Connection::open(kind, slot, peer.ip(), tls, self.shard.ticks_us());
+        let connection = Connection::open(kind, slot, address, tls, self.shard.ticks_us());
         self.shard.outboxes.open(connection.reference(self.shard.index()));
         self.connections[index] = Some(connection);
         self.open += 1;
+        self.shard.outboxes.counters[Counter::Sockets] += 1;
         self.schedule(slot);
     }
 

@@ -129,6 +129,8 @@ pub enum Completion {
     Joined {
         connection: ConnectionRef,
         stored: Option<Bytes>,
+        /// Something may be stored of it.
+        has_room: bool,
     },
     /// Another connection took over the client identifier.
     Evicted {
@@ -221,6 +223,7 @@ pub enum Data {
     Joined {
         connection: ConnectionRef,
         stored: Option<Bytes>,
+        has_room: bool,
     },
     Leave {
         client_id: Box<str>,

@@ -6,6 +6,7 @@
 pub mod client;
 pub mod clock;
 pub mod command;
+pub mod counters;
 pub mod date;
 pub mod document;
 pub mod event;

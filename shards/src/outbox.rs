@@ -4,6 +4,7 @@
 
 use crate::client::{Client, Phase, Source};
 use crate::command::ConnectionRef;
+use crate::counters::{Counter, Counters};
 use crate::event::Event;
 use crate::limits::{
     FRAME_SHARE_BYTES_MIN, OUTBOX_POOL_BUFFER_BYTES, OUTBOX_POOL_BUFFER_BYTES_MAX, OUTBOX_POOL_BUFFERS,
@@ -61,13 +62,16 @@ pub struct Frame {
     pub bytes: Vec<u8>,
     /// Where the two bytes of the packet identifier stand.
     pub packet_id_at: Option<usize>,
+    /// 1 if it is counted as a message, and the bytes of its payload.
+    messages: u64,
+    payload_bytes: u64,
     /// The same bytes to share, made when first needed.
     shared: Option<Bytes>,
 }
 
 impl Frame {
     fn empty(kind: FrameKind) -> Frame {
-        Frame { kind, bytes: Vec::new(), packet_id_at: None, shared: None }
+        Frame { kind, bytes: Vec::new(), packet_id_at: None, messages: 0, payload_bytes: 0, shared: None }
     }
 
     fn fill(&mut self, kind: FrameKind, encode: impl FnOnce(&mut Vec<u8>) -> Option<Encoded>) {
@@ -75,7 +79,11 @@ impl Frame {
         self.bytes.clear();
         self.shared = None;
         match encode(&mut self.bytes) {
-            Some(Encoded { packet_id_at }) => self.packet_id_at = packet_id_at,
+            Some(Encoded { packet_id_at, payload_bytes }) => {
+                self.packet_id_at = packet_id_at;
+                self.messages = payload_bytes.is_some().into();
+                self.payload_bytes = payload_bytes.unwrap_or_default() as u64;
+            }
             None => self.bytes.clear(),
         }
     }
@@ -127,6 +135,8 @@ impl Frames {
 /// What an encoder says of the frame that it has appended.
 pub struct Encoded {
     pub packet_id_at: Option<usize>,
+    /// Of a message that is counted as such (MQTT).
+    pub payload_bytes: Option<usize>,
 }
 
 /// What a frame was made of.
@@ -224,8 +234,8 @@ pub struct Outboxes {
     overflowed: Vec<ConnectionRef>,
     /// Connections whose session is to be saved: frames are held until it is.
     unsaved: Vec<ConnectionRef>,
-    /// Messages at QoS 0 that slow readers were not given.
-    pub dropped: u64,
+    /// What is sent is counted here; whoever works for these connections may count on.
+    pub counters: Counters,
     pool: Vec<Vec<u8>>,
     bytes_max: usize,
 }
@@ -238,7 +248,7 @@ impl Outboxes {
             dirty: Vec::new(),
             overflowed: Vec::new(),
             unsaved: Vec::new(),
-            dropped: 0,
+            counters: Counters::default(),
             pool: Vec::new(),
             bytes_max,
         }
@@ -397,7 +407,7 @@ impl Outboxes {
                     self.overflowed.push(ConnectionRef { shard: self.shard, index, generation });
                     return;
                 }
-                return append_frame(outbox, index, frame, None, &mut self.pool, &mut self.dirty);
+                return append_frame(outbox, index, frame, None, &mut self.pool, &mut self.dirty, &mut self.counters);
             };
             if let Origin::Event { shard, position } = *origin {
                 if outbox.is_behind && client.reads_later(shard, qos) {
@@ -424,6 +434,7 @@ impl Outboxes {
                     client.held.extend_from_slice(&frame.bytes);
                     client.held[start + at..start + at + 2].copy_from_slice(&id.to_be_bytes());
                     outbox.bytes += frame.bytes.len();
+                    count(frame, &mut self.counters);
                     if start == 0 {
                         let generation = outbox.generation;
                         self.unsaved.push(ConnectionRef { shard: self.shard, index, generation });
@@ -433,7 +444,7 @@ impl Outboxes {
                 packet_id = Some((at, id));
             }
         }
-        append_frame(outbox, index, frame, packet_id, &mut self.pool, &mut self.dirty);
+        append_frame(outbox, index, frame, packet_id, &mut self.pool, &mut self.dirty, &mut self.counters);
     }
 
     /// The topic alias with which a frame may be sent, and whether the client knows it already. To be asked only for
@@ -501,6 +512,9 @@ impl Outboxes {
         outbox.in_flight = true;
         let buffer = std::mem::take(&mut outbox.waiting);
         outbox.in_flight_bytes = buffer.len();
+        if outbox.client.is_some() {
+            self.counters[Counter::BytesSent] += outbox.in_flight_bytes as u64;
+        }
         Some(buffer)
     }
 
@@ -535,6 +549,11 @@ impl Outboxes {
     }
 }
 
+fn count(frame: &Frame, counters: &mut Counters) {
+    counters[Counter::MessagesSent] += frame.messages;
+    counters[Counter::PayloadBytesSent] += frame.payload_bytes;
+}
+
 fn append_frame(
     outbox: &mut Outbox,
     index: u32,
@@ -542,8 +561,10 @@ fn append_frame(
     packet_id: Option<(usize, u16)>,
     pool: &mut Vec<Vec<u8>>,
     dirty: &mut Vec<u32>,
+    counters: &mut Counters,
 ) {
     outbox.bytes += frame.bytes.len();
+    count(frame, counters);
     if outbox.waiting.bytes.capacity() == 0 {
         outbox.waiting.bytes = pool.pop().unwrap_or_else(|| Vec::with_capacity(OUTBOX_POOL_BUFFER_BYTES));
     }

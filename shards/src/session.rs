@@ -13,12 +13,14 @@ use crate::command::{ConnectionRef, Operation, Write};
 use crate::document::{Reader, Token, Writer};
 use crate::event::{Body, Terms};
 use crate::log::Position;
-use crate::schema::{Attribute, Kind, Retention, Role, TableDef, TableId};
+use crate::schema::{Attribute, Durability, Export, Kind, Retention, Role, TableDef, TableId};
 use hashbrown::HashMap;
 use std::sync::Arc;
 
 /// The database of the tables that are the server's own.
 pub const SYSTEM: &str = "system";
+/// Where [`figures_table`] is exported: MQTT's customary place (MQTT 5 §4.7.2).
+pub const FIGURES_PATH: &str = "$SYS";
 
 fn system_table(name: &str) -> TableDef {
     let key = Attribute {
@@ -46,6 +48,17 @@ pub fn sessions_table() -> TableDef {
 /// One record for each message that was received at QoS 2 and is not released.
 pub fn receipts_table() -> TableDef {
     system_table("receipts")
+}
+
+/// What the server says of itself to MQTT clients, one record for each figure. Those of an earlier run are not loaded.
+pub fn figures_table() -> TableDef {
+    let export = Export { path: FIGURES_PATH.into(), rest: false, sse: false, ws: false, mqtt: true };
+    TableDef { exports: vec![export], durability: Durability::Memory, ..system_table("figures") }
+}
+
+/// All tables of the server's own; that of figures is the last.
+pub fn system_tables() -> [TableDef; 3] {
+    [sessions_table(), receipts_table(), figures_table()]
 }
 
 /// The key of a receipt. All of a session begin with [`receipts_of`].

@@ -24,6 +24,7 @@ mod write;
 
 use crate::clock::{Clock, Version};
 use crate::command::{Completion, Control, Data, Outcome, Refusal, Token};
+use crate::counters::{Counter, Counters};
 use crate::event::Event;
 use crate::limits::{COMMANDS_OUTSTANDING_MAX, Limits, REACHED_INTERVAL_US, RING_MESSAGES_PER_TURN};
 use crate::link::Links;
@@ -75,6 +76,7 @@ struct OpenScan {
 struct System {
     sessions: Option<TableId>,
     receipts: Option<TableId>,
+    figures: Option<TableId>,
 }
 
 /// Entries of an index that are loaded before progress is told.
@@ -177,7 +179,7 @@ impl Shard {
 
     /// Fills the tables from the indexes of the log.
     fn load(&mut self, progress: &Progress) {
-        let Shard { log, tables, clock, expiries, .. } = self;
+        let Shard { log, tables, clock, expiries, system, .. } = self;
         let indexes: Vec<_> = log.sealed().iter().filter_map(|sealed| sealed.index.as_ref()).collect();
         indexes.iter().for_each(|index| clock.observe(index.max_version()));
         let now_ms = self.now_us / 1000;
@@ -205,7 +207,8 @@ impl Shard {
             if current != Some(found.table) {
                 finish(current.replace(found.table), &mut rows);
             }
-            if found.kind != RecordKind::Put || found.expires_ms.is_some_and(|at| at <= now_ms) {
+            let is_over = found.expires_ms.is_some_and(|at| at <= now_ms) || system.figures == Some(found.table);
+            if found.kind != RecordKind::Put || is_over {
                 return;
             }
             let location = Location { segment, offset: found.offset };
@@ -240,7 +243,7 @@ impl Shard {
             let is_it = |own: &&(TableId, Arc<TableDef>)| own.1.database == SYSTEM && own.1.name == name;
             parts.tables.iter().find(is_it).map(|(id, _)| *id)
         };
-        let system = System { sessions: named("sessions"), receipts: named("receipts") };
+        let system = System { sessions: named("sessions"), receipts: named("receipts"), figures: named("figures") };
         Shard {
             index: parts.index,
             now_us: parts.now_us,
@@ -301,6 +304,18 @@ impl Shard {
 
     fn now_ms(&self) -> u64 {
         self.now_us / 1000
+    }
+
+    /// What this shard has counted, and how much of everything it has.
+    pub fn counters(&self) -> Counters {
+        let mut counters = self.outboxes.counters;
+        let stored = self.system.sessions.map_or(0, |table| self.table(table).len());
+        let is_apps = |table: &&Table| table.definition.as_ref().is_some_and(|own| own.database != SYSTEM);
+        counters[Counter::SessionsStored] = stored as u64;
+        counters[Counter::Subscriptions] = self.subscriptions.len() as u64;
+        counters[Counter::Records] = self.tables.iter().filter(is_apps).map(|table| table.len() as u64).sum();
+        counters[Counter::RecordBytes] = self.log.live_bytes(|id| is_apps(&self.table(id)));
+        counters
     }
 
     /// The log, to look at.
@@ -424,8 +439,8 @@ impl Shard {
             Data::Replayed(replayed) => self.replayed(from, replayed),
             Data::Sharing(message) => self.sharing(from, message),
             message @ (Data::Join { .. } | Data::Leave { .. }) => self.session_message(from, message),
-            Data::Joined { connection, stored } => {
-                self.completions.push_back(Completion::Joined { connection, stored });
+            Data::Joined { connection, stored, has_room } => {
+                self.completions.push_back(Completion::Joined { connection, stored, has_room });
             }
             Data::Chunk { scan, chunk, position } => {
                 let seen = &mut self.seen[usize::from(from)];

@@ -257,11 +257,16 @@ impl Routes {
         found
     }
 
-    /// The parts of tables that a filter covers; empty: nothing that is exported can match.
+    /// The parts of tables that a filter covers; empty: nothing that is exported can match. Topics that begin with `$`
+    /// are below paths that do, and are named in full: no wildcard stands for that level [MQTT-4.7.2-1].
     pub fn compile(&self, filter: &[Level]) -> Vec<Target> {
         let mut targets: Vec<Target> = Vec::new();
         let mut shadowed_below = 0;
+        let is_reserved = matches!(filter.first(), Some(Level::Name(name)) if name.starts_with('$'));
         for (path, table, index) in &self.ordered {
+            if path.starts_with('$') != is_reserved {
+                continue;
+            }
             let names: Vec<&str> = levels(path).collect();
             if names.len() >= shadowed_below
                 && let Some(filter) = self.restrict(filter, &names, *table)

@@ -62,7 +62,7 @@ impl Encoder for Plain {
     fn encode(&mut self, kind: FrameKind, context: &FrameContext<'_>, out: &mut Vec<u8>) -> Option<Encoded> {
         out.extend_from_slice(&[0, 0]);
         out.extend_from_slice(context.document);
-        Some(Encoded { packet_id_at: (kind.qos() > 0).then_some(0) })
+        Some(Encoded { packet_id_at: (kind.qos() > 0).then_some(0), payload_bytes: Some(out.len()) })
     }
 }
 

@@ -125,7 +125,8 @@ impl FrameEncoder {
         }
         let packet_id_at = head.write(out);
         out.extend_from_slice(&self.payload);
-        Some(Encoded { packet_id_at: packet_id_at.map(|at| at - start) })
+        let packet_id_at = packet_id_at.map(|at| at - start);
+        Some(Encoded { packet_id_at, payload_bytes: Some(self.payload.len()) })
     }
 
     fn sse(&mut self, kind: FrameKind, context: &FrameContext<'_>, out: &mut Vec<u8>) -> Encoded {
@@ -140,7 +141,7 @@ impl FrameEncoder {
         write_json_envelope(context, frame);
         frame.extend_from_slice(b"\n\n");
         write_chunk(frame, out);
-        Encoded { packet_id_at: None }
+        Encoded { packet_id_at: None, payload_bytes: None }
     }
 
     fn web_socket(&mut self, format: Format, context: &FrameContext<'_>, out: &mut Vec<u8>) -> Encoded {
@@ -159,7 +160,7 @@ impl FrameEncoder {
         };
         write_header(opcode, self.packet.len(), out);
         out.extend_from_slice(&self.packet);
-        Encoded { packet_id_at: None }
+        Encoded { packet_id_at: None, payload_bytes: None }
     }
 }
 

@@ -15,6 +15,7 @@ pub mod ws;
 
 use format::{Decoder, Format};
 use shards::command::{Completion, ConnectionRef, Refusal};
+use shards::counters::Counter;
 use shards::schema::{TableDef, TableId};
 use shards::shard::Shard;
 use shards::topic::{Resolved, Routes, Target};
@@ -97,8 +98,19 @@ impl Context<'_> {
         }
     }
 
+    /// Writes one MQTT packet that is no message.
+    pub fn write_packet(&mut self, body: impl FnOnce(&mut Vec<u8>)) {
+        self.count(Counter::AnswersSent, 1);
+        self.write(body);
+    }
+
+    pub fn count(&mut self, counter: Counter, by: u64) {
+        self.shard.outboxes.counters[counter] += by;
+    }
+
     /// Writes a packet that must not be sent before the session has been saved.
     pub fn hold(&mut self, body: impl FnOnce(&mut Vec<u8>)) {
+        self.count(Counter::AnswersSent, 1);
         match self.framing {
             framing::Framing::None => self.shard.outboxes.hold(self.connection, body),
             framing::Framing::WebSocket => {

@@ -1,7 +1,7 @@
 //! The only code that knows how bytes get in and out. A reactor belongs to one shard thread; its contract is a handful
 //! of operations and their completions, the same for both drivers:
 //!
-//! - [`uring`]: one io_uring per shard; multishot accept and receive, provided buffers, all sends of a turn submitted
+//! - [`uring`]: one io_uring per shard; multishot receive, provided buffers, all sends of a turn submitted
 //!   with one system call;
 //! - [`epoll`]: its twin on `mio`, where io_uring is forbidden (default container profiles).
 //!
@@ -13,6 +13,7 @@
 pub mod epoll;
 pub mod uring;
 
+use shards::limits::{ACCEPTS_AT_ONCE, DESCRIPTORS_KEPT_MAX, DESCRIPTORS_KEPT_SHARE, DESCRIPTORS_RETRY_US};
 use shards::link::Wake;
 use shards::outbox::SendBuffer;
 use std::fs::File;
@@ -20,7 +21,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A connection of one reactor. The generation tells it from earlier ones in the same slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,7 +61,58 @@ pub struct Commit {
     pub data: Arc<Vec<u8>>,
 }
 
+/// How fast connections may come in: a bucket of tokens, kept as the time at which it will be full.
+struct AcceptRate {
+    /// In which one token comes.
+    interval: Duration,
+    full_at: Instant,
+}
+
+impl AcceptRate {
+    fn new(per_second: u32) -> AcceptRate {
+        AcceptRate { interval: Duration::from_secs(1) / per_second, full_at: Instant::now() }
+    }
+
+    /// A connection has come in.
+    fn spend(&mut self, now: Instant) {
+        self.full_at = self.full_at.max(now) + self.interval;
+    }
+
+    /// Until when no more may, if not now.
+    fn closed_until(&self, now: Instant) -> Option<Instant> {
+        let missing = self.full_at.saturating_duration_since(now);
+        let too_many = missing.checked_sub(self.interval * (ACCEPTS_AT_ONCE - 1))?;
+        (!too_many.is_zero()).then(|| now + too_many)
+    }
+}
+
+/// Until when accepting pauses, if it must: connections come too fast, or too few descriptors are left. `any`: an open
+/// descriptor.
+fn accepting_pauses(rate: &AcceptRate, any: i32) -> Option<Instant> {
+    let now = Instant::now();
+    let none_left = || (!has_descriptors(any)).then(|| now + Duration::from_micros(DESCRIPTORS_RETRY_US));
+    rate.closed_until(now).or_else(none_left)
+}
+
+/// Whether there are descriptors for connections; some are kept for other things.
+fn has_descriptors(any: i32) -> bool {
+    // SAFETY: plain system calls; the limit lives for the length of the call, and the new descriptor is closed at once.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        // The lowest free number tells how many are taken.
+        let free = libc::fcntl(any, libc::F_DUPFD_CLOEXEC, 0);
+        if free < 0 || libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) < 0 {
+            return false;
+        }
+        libc::close(free);
+        let kept = (limit.rlim_cur / DESCRIPTORS_KEPT_SHARE).min(DESCRIPTORS_KEPT_MAX);
+        (free as u64) < limit.rlim_cur - kept
+    }
+}
+
 pub trait Reactor {
+    /// Connections beyond so many a second wait in the kernel.
+    fn set_accept_rate(&mut self, per_second: u32);
     /// Starts accepting. Completions carry the number of calls before this one.
     fn listen(&mut self, listener: TcpListener) -> io::Result<()>;
     /// Accepts what waits already, then closes all listeners.

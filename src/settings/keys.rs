@@ -2,6 +2,7 @@
 //! messages. Called by `layers` and by `cli` (for its flags).
 
 use super::{Address, ClientAuth, DeletePayload, Driver, LogFormat, Settings};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 /// One setting.
@@ -266,7 +267,56 @@ pub const SETTINGS: &[Key] = &[
             size(text, min, max).map(|value| settings.limits.outbox_bytes_max = value)
         },
     },
+    Key {
+        section: "limits",
+        key: "connectionsPerAddress",
+        flag: "connections-per-address",
+        value_name: "COUNT",
+        help: "Connections that one client address may have: 1 to 1000000 \
+               [default: 256, and any number from this machine itself]",
+        is_list: false,
+        set: |settings, text| {
+            count(text, 1..=1_000_000).map(|value| settings.limits.connections_per_address = Some(value))
+        },
+    },
+    Key {
+        section: "limits",
+        key: "acceptsPerSecond",
+        flag: "accepts-per-second",
+        value_name: "COUNT",
+        help: "Connections that each shard accepts in a second; others wait: 1 to 100000 [default: 1000]",
+        is_list: false,
+        set: |settings, text| count(text, 1..=100_000).map(|value| settings.limits.accepts_per_second = value as u32),
+    },
+    Key {
+        section: "limits",
+        key: "subscriptionsPerConnection",
+        flag: "subscriptions-per-connection",
+        value_name: "COUNT",
+        help: "Subscriptions that one MQTT connection may have: 1 to 10000 [default: 100]",
+        is_list: false,
+        set: |settings, text| {
+            let range = 1..=shards::limits::SUBSCRIPTIONS_PER_CONNECTION_CEILING;
+            count(text, range).map(|value| settings.limits.subscriptions_per_connection = value)
+        },
+    },
+    Key {
+        section: "limits",
+        key: "sessionsMax",
+        flag: "sessions-max",
+        value_name: "COUNT",
+        help: "MQTT sessions that are kept beyond their connections: 1 to 1000000 [default: 1000000]",
+        is_list: false,
+        set: |settings, text| {
+            count(text, 1..=shards::limits::SESSIONS_MAX).map(|value| settings.limits.sessions_max = value)
+        },
+    },
 ];
+
+fn count(text: &str, range: RangeInclusive<usize>) -> Result<usize, String> {
+    let found = text.parse().ok().filter(|found| range.contains(found));
+    found.ok_or_else(|| format!("expected {}..={}", range.start(), range.end()))
+}
 
 fn address(text: &str) -> Result<Address, String> {
     Address::parse(text).ok_or_else(|| format!("expected {}", Address::EXPECTED))

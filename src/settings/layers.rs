@@ -277,7 +277,8 @@ mod tests {
                     mqtt:\n  address: off\n  deletePayload: null\nhttps: {address: 443}\nmqtts: {address: 0}\n\
                     tls:\n  certificate: c.pem\n  key: /k/k.pem\n  clientCa: ca.pem\n  clientAuth: required\ndata: {directory: /d, strict: true}\n\
                     shards:\n  count: 64\n  pin: false\nio: {driver: epoll}\nlog: {level: debug, format: json}\n\
-                    limits:\n  packetBytesMax: 1KiB\n  outboxBytesMax: 1 GiB\n";
+                    limits:\n  packetBytesMax: 1KiB\n  outboxBytesMax: 1 GiB\n  connectionsPerAddress: 7\n  \
+                    acceptsPerSecond: 50\n  subscriptionsPerConnection: 10000\n  sessionsMax: 1\n";
         let values = [
             "127.0.0.1:80",
             "https://a.org, http://localhost:3000",
@@ -298,6 +299,10 @@ mod tests {
             "json",
             "1024",
             "1073741824",
+            "7",
+            "50",
+            "10000",
+            "1",
         ];
         let expected = Settings {
             http: HttpSettings {
@@ -317,7 +322,14 @@ mod tests {
             shards: ShardSettings { count: Some(64), pin: false },
             io: IoSettings { driver: Driver::Epoll },
             log: LogSettings { level: tracing::Level::DEBUG, format: LogFormat::Json },
-            limits: LimitSettings { packet_bytes_max: 1 << 10, outbox_bytes_max: 1 << 30 },
+            limits: LimitSettings {
+                packet_bytes_max: 1 << 10,
+                outbox_bytes_max: 1 << 30,
+                connections_per_address: Some(7),
+                accepts_per_second: 50,
+                subscriptions_per_connection: 10_000,
+                sessions_max: 1,
+            },
         };
         assert_eq!(read(yaml, &[], &[]), Ok(expected.clone()));
         let names: Vec<String> = SETTINGS.iter().map(Key::variable).collect();
@@ -363,6 +375,10 @@ mod tests {
             (
                 "limits: {packetBytesMax: 512}\n",
                 "tablecast.yaml:1:26: error: limits.packetBytesMax: `512` is not valid (expected 1KiB..=16MiB)",
+            ),
+            (
+                "limits: {sessionsMax: 0}\n",
+                "tablecast.yaml:1:23: error: limits.sessionsMax: `0` is not valid (expected 1..=1000000)",
             ),
             (
                 "limits: {outboxBytesMax: 4MB}\n",

@@ -321,6 +321,12 @@ impl Log {
         }
     }
 
+    /// What the newest records of these tables take up.
+    pub fn live_bytes(&self, of: impl Fn(TableId) -> bool) -> u64 {
+        let tables = self.usage.values().flat_map(|usage| usage.tables.iter().enumerate());
+        tables.filter(|(table, _)| of(TableId(*table as u16))).map(|(_, usage)| usage.live).sum()
+    }
+
     /// The position of the newest event.
     pub fn position(&self) -> Position {
         Position { epoch: self.epoch, seq: self.next_seq() - 1 }

@@ -6,6 +6,7 @@ use super::delivery::{Merged, context, merge};
 use super::sharing::is_group;
 use crate::client::{Inflight, Phase, Progress, Source};
 use crate::command::{Completion, ConnectionRef, Control, Data};
+use crate::counters::Counter;
 use crate::event::{Body, Event, EventKind};
 use crate::limits::{REPLAY_RECORDS_PER_TURN, SCAN_CHUNK_BYTES, SCAN_CHUNK_RECORDS};
 use crate::log::format::{Record, RecordKind};
@@ -63,8 +64,10 @@ impl Shard {
 
     /// Whether the log still has all events of these tables after a position.
     fn holds_all_after(&self, position: Position, targets: &[Target]) -> bool {
-        let pruned =
-            |target: &Target| self.pruned.get(usize::from(target.table.0)).is_some_and(|pruned| *pruned > position);
+        let pruned = |target: &Target| {
+            let is_pruned = self.pruned.get(usize::from(target.table.0)).is_some_and(|pruned| *pruned > position);
+            is_pruned && self.system.figures != Some(target.table) // nobody waits for old figures
+        };
         !self.tables_are_missing && !targets.iter().any(pruned)
     }
 
@@ -309,7 +312,7 @@ impl Shard {
             }
             Answer::Gone => self.completions.push_back(Completion::Lost { connection }),
             Answer::After { events, upto, hint, is_live, left_out } => {
-                self.outboxes.dropped += left_out;
+                self.outboxes.counters[Counter::MessagesDropped] += left_out;
                 for ReplayedEvent { event, is_newest } in &events {
                     if !self.deliver_replayed(connection, event, *is_newest) {
                         // No room after all: it is read again from here.
@@ -383,7 +386,7 @@ impl Shard {
         if merged.iter().filter(|own| own.kind.qos() > 0).count() > client.room() {
             return false;
         }
-        outboxes.dropped += dropped;
+        outboxes.counters[Counter::MessagesDropped] += dropped;
         for own in &merged {
             let context = context(definition, table.codec, text, event, seen, *now_us / 1000, &own.identifiers);
             if let Some(frame) = frames.own(own.kind, |out| encoder.encode(own.kind, &context, out)) {

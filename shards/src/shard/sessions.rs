@@ -149,8 +149,10 @@ impl Shard {
                 self.discard_session(client_id, session.number);
             }
         }
+        let bound = self.limits.sessions_max.div_ceil(self.shards());
+        let has_room = stored.is_some() || self.system.sessions.is_some_and(|table| self.table(table).len() < bound);
         let stored = stored.filter(|_| !clean && !has_ended).map(|(_, document)| document);
-        self.send_data(connection.shard, Data::Joined { connection, stored });
+        self.send_data(connection.shard, Data::Joined { connection, stored, has_room });
     }
 
     /// After a start: what was connected when the server was killed has ended now.

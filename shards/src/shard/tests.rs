@@ -33,7 +33,7 @@ impl Encoder for Lines {
         };
         let row = if kind.has(FrameKind::RETAIN) { " row" } else { "" };
         out.extend_from_slice(format!("{mark}{} {}{row}\n", context.key_text, context.version.0).as_bytes());
-        Some(Encoded { packet_id_at: None })
+        Some(Encoded { packet_id_at: None, payload_bytes: None })
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{Pending, Shard};
 use crate::clock::Version;
 use crate::command::{self, Data, Operation, Outcome, Refusal, Stored, Write};
+use crate::counters::Counter;
 use crate::document::{self, Token};
 use crate::event::{Body, Event, EventKind, Terms};
 use crate::log::format::{Record, RecordHead, RecordKind};
@@ -279,6 +280,9 @@ impl Shard {
             let table = &mut self.tables[usize::from(id.0)];
             if let Some(entry) = table.get(&key).filter(|entry| entry.version == version) {
                 table.remove(&key);
+                if self.system.sessions == Some(id) {
+                    self.outboxes.counters[Counter::SessionsExpired] += 1;
+                }
                 self.log.release(entry.location.segment, id, entry.bytes.into());
             }
         }

@@ -33,7 +33,7 @@ impl Encoder for Plain {
     fn encode(&mut self, _: FrameKind, context: &FrameContext<'_>, out: &mut Vec<u8>) -> Option<Encoded> {
         out.extend_from_slice(context.document);
         out.push(0); // deletes are frames too
-        Some(Encoded { packet_id_at: None })
+        Some(Encoded { packet_id_at: None, payload_bytes: None })
     }
 }
 

@@ -81,7 +81,7 @@ impl Encoder for Frames {
         out.extend_from_slice(&context.version.0.to_le_bytes());
         out.extend_from_slice(&crc32c::crc32c(context.document).to_le_bytes());
         out.extend_from_slice(context.key);
-        Some(Encoded { packet_id_at: None })
+        Some(Encoded { packet_id_at: None, payload_bytes: None })
     }
 }
 

@@ -4,6 +4,7 @@ use super::packet::{Ack, AckKind, Publish, Version, reason, write_ack};
 use super::session::{Goodbye, MqttSession, RECEIVE_MAXIMUM};
 use crate::protocol::{Context, Flow};
 use shards::command::Token;
+use shards::counters::Counter;
 use shards::scan::owner;
 use shards::session::{Receipt, receipt_key};
 use shards::topic::{self, TopicError};
@@ -46,6 +47,8 @@ impl Tag {
 
 impl MqttSession {
     pub(super) fn publish(&mut self, context: &mut Context<'_>, publish: &Publish<'_>) -> Result<Flow, Goodbye> {
+        context.count(Counter::MessagesReceived, 1);
+        context.count(Counter::PayloadBytesReceived, publish.payload.len() as u64);
         let aliased;
         let publish = if publish.properties.topic_alias().is_some() || publish.topic.is_empty() {
             let topic: Box<str> = self.topic_of(publish)?.into();
@@ -180,7 +183,7 @@ impl MqttSession {
             self.first_tag += 1;
             let is_unknown = owed.kind == AckKind::PubComp && !owed.is_known;
             let code = if is_unknown { reason::PACKET_IDENTIFIER_NOT_FOUND } else { owed.code };
-            context.write(|out| write_ack(owed.kind, version, owed.packet_id, code, owed.text.as_deref(), out));
+            context.write_packet(|out| write_ack(owed.kind, version, owed.packet_id, code, owed.text.as_deref(), out));
             let is_over = owed.kind != AckKind::PubRec || owed.code >= reason::UNSPECIFIED;
             self.unfinished = self.unfinished.saturating_sub(usize::from(is_over && !is_unknown));
         }

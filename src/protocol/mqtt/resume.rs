@@ -1,13 +1,14 @@
 //! What outlives a connection: taking up a stored session at CONNECT, saving it, and putting it away at the end.
 
 use super::inbound::Tag;
-use super::packet::{AckKind, ConnAck, reason, write_ack, write_connack};
+use super::packet::{AckKind, ConnAck, reason, return_code, write_ack, write_connack};
 use super::publish::TOPIC_ALIAS_MAXIMUM;
 use super::session::{Goodbye, MqttSession, RECEIVE_MAXIMUM, State};
 use super::subscribe::targets_of;
 use crate::protocol::{Context, Flow};
 use shards::client::{Client, Phase, Progress};
 use shards::command::Token;
+use shards::counters::Counter;
 use shards::session::StoredSession;
 use shards::subscription::SubscriptionRef;
 use tracing::info;
@@ -46,7 +47,11 @@ pub(super) struct Saves {
 
 impl MqttSession {
     /// The client identifier is ours.
-    pub(super) fn joined(&mut self, context: &mut Context<'_>, stored: Option<&[u8]>) -> Flow {
+    pub(super) fn joined(&mut self, context: &mut Context<'_>, stored: Option<&[u8]>, has_room: bool) -> Flow {
+        if self.is_durable() && !has_room {
+            let text = "the server keeps as many sessions as it can";
+            return self.refuse(context, reason::QUOTA_EXCEEDED, return_code::SERVER_UNAVAILABLE, text);
+        }
         let Some(joining) = &self.joining else { return Flow::Continue };
         let (window, alias_maximum) = (joining.window, joining.alias_maximum);
         let shards = context.shard.shards();
@@ -121,8 +126,12 @@ impl MqttSession {
             ..ConnAck::default()
         };
         let version = self.version;
-        context.write(|out| write_connack(version, &accepted, out));
+        context.write_packet(|out| write_connack(version, &accepted, out));
         self.state = State::Connected;
+        context.count(Counter::Clients, 1);
+        if self.saves.is_stored {
+            context.count(Counter::ClientsStored, 1);
+        }
         self.saves.next_us = context.ticks_us() + SAVE_INTERVAL_US;
         // What was released is released again, before anything else is sent [MQTT-4.4.0-1].
         let client = context.shard.outboxes.client(context.connection);
@@ -132,7 +141,7 @@ impl MqttSession {
             .flatten()
             .collect();
         for packet_id in released {
-            context.write(|out| write_ack(AckKind::PubRel, version, packet_id, reason::SUCCESS, None, out));
+            context.write_packet(|out| write_ack(AckKind::PubRel, version, packet_id, reason::SUCCESS, None, out));
         }
         for subscription in joining.subscribed {
             context.shard.start(subscription);
@@ -170,7 +179,9 @@ impl MqttSession {
         let stored = self.stored(context, None, progress);
         let token = Token { connection: context.connection, tag: Tag::Save.number() };
         context.shard.save_session(&self.client_id, &stored, None, Some(token));
-        self.saves.is_stored = true;
+        if !std::mem::replace(&mut self.saves.is_stored, true) {
+            context.count(Counter::ClientsStored, 1);
+        }
         self.saves.begun += 1;
         self.saves.begun
     }
@@ -204,6 +215,11 @@ impl MqttSession {
     pub(super) fn put_away(&mut self, context: &mut Context<'_>) {
         // It never got as far as to have a session, or has one only now.
         let had_session = self.number != 0 && self.joining.is_none();
+        if had_session {
+            let counters = &mut context.shard.outboxes.counters;
+            counters[Counter::Clients] -= 1;
+            counters[Counter::ClientsStored] -= u64::from(self.saves.is_stored);
+        }
         let now_ms = context.shard.now_us() / 1000;
         let mut waiting = None;
         if let Some(will) = self.will.take() {

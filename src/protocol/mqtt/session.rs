@@ -17,6 +17,7 @@ use crate::protocol::framing::Framing;
 use crate::protocol::{Context, Credentials, Flow, Session, explain};
 use shards::client::Phase;
 use shards::command::{Completion, Outcome, Refusal};
+use shards::counters::Counter;
 use shards::limits::{CONNECT_BYTES_MAX, INFLIGHT_MAX, KEY_BYTES_MAX};
 use shards::session::Will;
 use std::collections::{HashMap, VecDeque};
@@ -24,6 +25,10 @@ use tracing::{debug, info};
 
 /// How long a connection may take to its CONNECT.
 const CONNECT_DEADLINE_US: u64 = 5_000_000;
+/// How long a packet may take from its first byte to its last: this, and a second more for each of so many bytes. A
+/// client without keep-alive must not hold half a packet for ever.
+const PACKET_US: u64 = 20_000_000;
+const PACKET_BYTES_PER_S: u64 = 4 << 10;
 /// Longest keep-alive that is granted to version 5, in seconds: the client does not choose the server's timeouts.
 const KEEP_ALIVE_MAX: u16 = 300;
 /// A connection may be this much longer silent than its keep-alive says [MQTT-3.1.2-22].
@@ -60,6 +65,9 @@ pub struct MqttSession {
     pub(super) will: Option<Will>,
     keep_alive_us: u64,
     last_packet_us: u64,
+    /// A packet has begun to arrive: when, and when it must be complete.
+    packet_begun_us: Option<u64>,
+    packet_due_us: u64,
     pub(super) joining: Option<Box<Joining>>,
     pub(super) saves: Saves,
     pub(super) subscriptions: HashMap<Box<str>, Own>,
@@ -118,6 +126,8 @@ impl MqttSession {
             will: None,
             keep_alive_us: 0,
             last_packet_us: ticks_us,
+            packet_begun_us: None,
+            packet_due_us: u64::MAX,
             joining: None,
             saves: Saves::default(),
             subscriptions: HashMap::new(),
@@ -165,7 +175,7 @@ impl MqttSession {
             (_, Packet::Unsubscribe { packet_id, filters, .. }) => {
                 return Ok(self.unsubscribe(context, packet_id, &filters));
             }
-            (_, Packet::PingReq) => context.write(write_pingresp), // [MQTT-3.12.4-1]
+            (_, Packet::PingReq) => context.write_packet(write_pingresp), // [MQTT-3.12.4-1]
             (_, Packet::Disconnect { reason: code, properties }) => {
                 if let Some(seconds) = properties.session_expiry_interval() {
                     if !self.asked_expiry && seconds > 0 {
@@ -188,6 +198,7 @@ impl MqttSession {
     }
 
     fn connect(&mut self, context: &mut Context<'_>, connect: &Connect<'_>) -> Result<Flow, Goodbye> {
+        context.count(Counter::Connects, 1);
         self.version = connect.version;
         let (is_v5, properties) = (self.is_v5(), &connect.properties);
         self.packet_bytes_max = properties.maximum_packet_size().map_or(usize::MAX, |bytes| bytes as usize);
@@ -262,12 +273,12 @@ impl MqttSession {
     }
 
     /// A CONNACK that says no, and the end [MQTT-3.2.2-7].
-    fn refuse(&mut self, context: &mut Context<'_>, reason: u8, code: u8, text: &str) -> Flow {
+    pub(super) fn refuse(&mut self, context: &mut Context<'_>, reason: u8, code: u8, text: &str) -> Flow {
         info!(client = %context.address, "MQTT connection refused: {text}");
         let version = self.version;
         let code = if version == Version::V5 { reason } else { code };
         let connack = ConnAck { code, reason_string: self.reason_text(text), ..ConnAck::default() };
-        context.write(|out| write_connack(version, &connack, out));
+        context.write_packet(|out| write_connack(version, &connack, out));
         self.will = None;
         self.state = State::Closing;
         Flow::Close
@@ -290,7 +301,7 @@ impl MqttSession {
             context.shard.outboxes.client(context.connection).is_some_and(|client| client.release(packet_id));
         let code = if is_known { reason::SUCCESS } else { reason::PACKET_IDENTIFIER_NOT_FOUND };
         let write = |out: &mut Vec<u8>| write_ack(AckKind::PubRel, version, packet_id, code, None, out);
-        if is_known && self.is_durable() { context.hold(write) } else { context.write(write) }
+        if is_known && self.is_durable() { context.hold(write) } else { context.write_packet(write) }
     }
 
     /// Ends the connection for cause, and says why where the version has words for it.
@@ -302,7 +313,7 @@ impl MqttSession {
             State::Fresh if goodbye.code == reason::UNSUPPORTED_PROTOCOL_VERSION => {
                 // A client of another version reads at least the first bytes [MQTT-3.1.2-2].
                 let code = return_code::UNACCEPTABLE_PROTOCOL_VERSION;
-                context.write(|out| write_connack(Version::V4, &ConnAck { code, ..ConnAck::default() }, out));
+                context.write_packet(|out| write_connack(Version::V4, &ConnAck { code, ..ConnAck::default() }, out));
             }
             State::Fresh | State::Joining if is_v5 => {
                 // These two are no codes of CONNACK (§3.2.2.2): the server is unavailable to this connection.
@@ -312,11 +323,11 @@ impl MqttSession {
                 };
                 let reason_string = self.reason_text(&goodbye.text);
                 let connack = ConnAck { code, reason_string, ..ConnAck::default() };
-                context.write(|out| write_connack(Version::V5, &connack, out));
+                context.write_packet(|out| write_connack(Version::V5, &connack, out));
             }
             State::Connected if is_v5 => {
                 let text = self.reason_text(&goodbye.text).filter(|_| self.wants_problem_information);
-                context.write(|out| write_disconnect(goodbye.code, text, out));
+                context.write_packet(|out| write_disconnect(goodbye.code, text, out));
             }
             _ => {}
         }
@@ -365,9 +376,18 @@ impl Session for MqttSession {
             return (input.len(), self.say_goodbye(context, &goodbye));
         }
         match packet::decode(input, self.version, bytes_max) {
-            Ok(None) => (0, Flow::Continue),
+            Ok(None) if input.is_empty() => (0, Flow::Continue),
+            Ok(None) => {
+                let length = packet::packet_length(input, bytes_max).ok().flatten().unwrap_or(0) as u64;
+                let begun_us = *self.packet_begun_us.get_or_insert(context.ticks_us());
+                self.packet_due_us = begun_us + PACKET_US + length * 1_000_000 / PACKET_BYTES_PER_S;
+                (0, Flow::Continue)
+            }
             Ok(Some((packet, length))) => {
+                (self.packet_begun_us, self.packet_due_us) = (None, u64::MAX);
                 self.last_packet_us = context.ticks_us();
+                context.count(Counter::PacketsReceived, 1);
+                context.count(Counter::BytesReceived, length as u64);
                 let result = self.packet(context, packet);
                 (length, self.or_goodbye(context, result))
             }
@@ -385,7 +405,7 @@ impl Session for MqttSession {
             return Flow::Continue;
         }
         match completion {
-            Completion::Joined { stored, .. } => self.joined(context, stored.as_deref()),
+            Completion::Joined { stored, has_room, .. } => self.joined(context, stored.as_deref(), has_room),
             Completion::Checked { is_complete, .. } => self.checked(context, is_complete),
             Completion::Subscribed { subscription, .. } if self.state == State::Joining => {
                 self.resubscribed(context, subscription)
@@ -420,22 +440,29 @@ impl Session for MqttSession {
             _ => Some(self.last_packet_us + self.keep_alive_us),
         };
         let save = (self.state == State::Connected && self.is_durable()).then_some(self.saves.next_us);
-        [quiet, save].into_iter().flatten().min()
+        [quiet, save, Some(self.packet_due_us)].into_iter().flatten().min()
     }
 
     fn expire(&mut self, context: &mut Context<'_>) -> Flow {
         self.save_if_due(context);
-        let quiet_us = if self.state == State::Fresh { CONNECT_DEADLINE_US } else { self.keep_alive_us };
-        if quiet_us == 0 || context.ticks_us() < self.last_packet_us + quiet_us {
+        let now_us = context.ticks_us();
+        let is_fresh = self.state == State::Fresh;
+        let quiet_us = if is_fresh { CONNECT_DEADLINE_US } else { self.keep_alive_us };
+        let is_quiet = quiet_us != 0 && now_us >= self.last_packet_us + quiet_us;
+        if !is_quiet && now_us < self.packet_due_us {
             return Flow::Continue;
         }
-        let is_fresh = self.state == State::Fresh;
         let is_blocked = self.replying.is_some() || !self.owed.is_empty() || !context.shard.has_room();
         if self.state == State::Joining || (is_blocked && !is_fresh) {
-            self.last_packet_us = context.ticks_us(); // the delay is ours
+            self.last_packet_us = now_us; // the delay is ours
+            self.packet_due_us = self.packet_begun_us.map_or(u64::MAX, |_| now_us + PACKET_US);
             return Flow::Continue;
         }
-        let text = if is_fresh { "no CONNECT in time" } else { "keep-alive timeout" };
+        let text = match is_quiet {
+            true if is_fresh => "no CONNECT in time",
+            true => "keep-alive timeout",
+            false => "a packet did not arrive in time",
+        };
         self.say_goodbye(context, &Goodbye::new(reason::KEEP_ALIVE_TIMEOUT, text))
     }
 

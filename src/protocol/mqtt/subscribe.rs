@@ -8,7 +8,6 @@ use crate::protocol::format::Format;
 use crate::protocol::frames::{Encoding, Protocol};
 use crate::protocol::framing::Framing;
 use crate::protocol::{Context, Flow};
-use shards::limits::SUBSCRIPTIONS_PER_CONNECTION_MAX;
 use shards::log::Position;
 use shards::session::StoredSubscription;
 use shards::subscription::{Request, SubscriptionRef};
@@ -83,7 +82,7 @@ impl MqttSession {
     ) -> Result<SubscriptionRef, u8> {
         let (targets, group) = targets_of(context, filter.filter)?;
         let existing = self.subscriptions.get(filter.filter).map(|own| own.reference);
-        if existing.is_none() && self.subscriptions.len() >= SUBSCRIPTIONS_PER_CONNECTION_MAX {
+        if existing.is_none() && self.subscriptions.len() >= context.shard.limits().subscriptions_max {
             return Err(reason::QUOTA_EXCEEDED);
         }
         let is_v5 = self.is_v5();
@@ -211,7 +210,7 @@ impl MqttSession {
             }
         }
         let Some(replying) = self.replying.take() else { return Flow::Continue };
-        context.write(|out| out.extend_from_slice(&replying.packet));
+        context.write_packet(|out| out.extend_from_slice(&replying.packet));
         for subscription in replying.granted {
             context.shard.start(subscription);
         }
@@ -247,9 +246,6 @@ pub(super) fn targets_of(context: &Context<'_>, filter: &str) -> Result<(Vec<Tar
     };
     let (filter, group) = shared.map_or((filter, None), |(own, group)| (own, Some(group)));
     let levels = topic::parse_filter(filter).map_err(|_| reason::TOPIC_FILTER_INVALID)?;
-    if filter.starts_with('$') {
-        return Err(reason::TOPIC_FILTER_INVALID); // nothing is published below `$`
-    }
     let targets = context.catalog.mqtt.compile(&levels);
     if targets.is_empty() {
         return Err(reason::TOPIC_FILTER_INVALID); // no such table (compat §3.4)
