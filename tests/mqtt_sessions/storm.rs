@@ -305,7 +305,7 @@ fn at_least_once_over_lost_connections() {
 #[test]
 fn exactly_once_over_crashes() {
     for (level, shards) in [(4, 2), (5, 4)] {
-        storm(Case { level, shards, kills: true, count: 8000 });
+        storm(Case { level, shards, kills: true, count: 8000, ..CALM });
     }
 }
 
