@@ -110,7 +110,7 @@ pub const ACCEPTS_AT_ONCE: u32 = 64;
 /// Connections that one listening socket accepts in one turn.
 pub const ACCEPTS_PER_TURN: usize = 8;
 /// Of its descriptors the process keeps one in this many for other things than connections: log segments, backups.
-pub const DESCRIPTORS_KEPT_SHARE: u64 = 8;
+pub const DESCRIPTORS_KEPT_SHARE: u64 = 4;
 /// It keeps no more than this.
 pub const DESCRIPTORS_KEPT_MAX: u64 = 1024;
 /// How long accepting pauses where none are left for connections.

@@ -84,6 +84,8 @@ fn a_will_survives_the_server() {
         let connect = |name: &str, text: &str| Connect::clean(level, name).will(will(text));
         let _dying = Client::open(server.mqtt(), &connect("dying", "gone with the server"));
         Client::open(server.mqtt(), &connect("leaving", "taken back")).end();
+        // Nothing tells a client when its DISCONNECT is on disk.
+        std::thread::sleep(std::time::Duration::from_millis(200));
         server.kill9();
         server.restart();
         let mut watcher = Client::lasting(server.mqtt(), level, "watcher", true);
