@@ -523,6 +523,7 @@ impl<R: Reactor> ShardThread<R> {
                 ShardCompletion::Subscribed { connection, .. }
                 | ShardCompletion::Joined { connection, .. }
                 | ShardCompletion::Checked { connection, .. }
+                | ShardCompletion::Release { connection, .. }
                 | ShardCompletion::Unsaved { connection }
                 | ShardCompletion::Lost { connection }
                 | ShardCompletion::Evicted { connection }

@@ -88,6 +88,10 @@ pub struct Client {
     aliases: HashMap<Box<[u8]>, u16>,
     /// Reused, to look aliases up.
     alias_key: Vec<u8>,
+    /// It may be sent messages: its CONNACK has been written.
+    pub has_begun: bool,
+    /// Packet identifiers that were in flight when the session was taken up.
+    pub again: Vec<u16>,
     /// It had no room for something that a group wanted to give it.
     pub has_refused: bool,
     /// Answers that a resumption still waits for.
@@ -113,6 +117,8 @@ impl Client {
             alias_maximum: 0,
             aliases: HashMap::new(),
             alias_key: Vec::new(),
+            has_begun: true,
+            again: Vec::new(),
             has_refused: false,
             checks: 0,
             is_gone: false,
@@ -158,6 +164,8 @@ impl Client {
                 self.inflight.push_back(message.clone());
             }
         }
+        self.has_begun = false;
+        self.again = self.inflight.iter().map(|own| own.packet_id).collect();
         let behind = progress.positions.iter().enumerate();
         self.behind = behind.map(|(shard, from)| Behind::new(shard as u16, *from)).collect();
     }
@@ -204,6 +212,12 @@ impl Client {
             self.aliases.insert(self.alias_key.as_slice().into(), alias);
             (alias, false)
         })
+    }
+
+    /// A subscription that was shared ends: what came through it is the client's own affair.
+    pub fn unshare(&mut self, subscription: u32) {
+        let own = self.inflight.iter_mut().filter(|own| own.shared == Some(subscription));
+        own.for_each(|own| own.shared = None);
     }
 
     /// What is in flight, oldest first.

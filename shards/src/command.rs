@@ -136,6 +136,11 @@ pub enum Completion {
     Evicted {
         connection: ConnectionRef,
     },
+    /// A message at QoS 2 that was in flight is no longer there: its identifier is to be released.
+    Release {
+        connection: ConnectionRef,
+        packet_id: u16,
+    },
     /// Whether all that a resumed client is to be given is still in the log.
     Checked {
         connection: ConnectionRef,

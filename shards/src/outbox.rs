@@ -339,6 +339,17 @@ impl Outboxes {
         self.get(connection).map(|outbox| std::mem::take(&mut outbox.stalled_scans)).unwrap_or_default()
     }
 
+    /// Whether messages that are delivered at most once are left out.
+    pub fn is_full(&mut self, connection: ConnectionRef) -> bool {
+        let bytes_max = self.bytes_max;
+        self.get(connection).is_none_or(|outbox| outbox.bytes > bytes_max)
+    }
+
+    /// Whether a frame of this length may be sent to the connection.
+    pub fn takes(&mut self, connection: ConnectionRef, bytes: usize) -> bool {
+        self.get(connection).is_some_and(|outbox| outbox.frame_bytes_max == 0 || bytes <= outbox.frame_bytes_max)
+    }
+
     /// Writes of the protocol itself: acknowledgements, responses. They may use the reserve beyond the bound; who
     /// writes more while that is used up is disconnected.
     pub fn write(&mut self, connection: ConnectionRef, body: impl FnOnce(&mut Vec<u8>)) {
@@ -409,6 +420,9 @@ impl Outboxes {
                 }
                 return append_frame(outbox, index, frame, None, &mut self.pool, &mut self.dirty, &mut self.counters);
             };
+            if !client.has_begun {
+                return; // [MQTT-3.2.0-1]; what must not be lost is read from the log
+            }
             if let Origin::Event { shard, position } = *origin {
                 if outbox.is_behind && client.reads_later(shard, qos) {
                     return;

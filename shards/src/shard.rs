@@ -36,7 +36,7 @@ use crate::progress::Progress;
 use crate::replay::ReplayRequest;
 use crate::scan::{Scan, ScanRef};
 use crate::schema::{TableDef, TableId};
-use crate::session::{SYSTEM, Sessions, Will};
+use crate::session::{SYSTEM, Sessions, Wills};
 use crate::storage::{Storage, StorageCompletion, StorageRequest};
 use crate::subscription::Subscription;
 use crate::table::{Entry, Table};
@@ -46,7 +46,7 @@ pub use delivery::{Encoder, FrameContext};
 use sharing::Groups;
 pub use sharing::Sharing;
 use slab::Slab;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -114,8 +114,8 @@ pub struct Shard {
     /// After a start: the session that was looked at last, and whether it was the last one.
     adopted_upto: Box<[u8]>,
     sessions_are_adopted: bool,
-    /// By when they are due (milliseconds since 1970) and client identifier.
-    wills: BTreeMap<(u64, Box<str>), Will>,
+    /// Those that are sent after a delay.
+    wills: Wills,
     /// Groups of shared subscriptions that live here.
     groups: Groups,
     encoder: Box<dyn Encoder>,
@@ -127,8 +127,6 @@ pub struct Shard {
     told: (Position, u64),
     /// Clients that are to be given events of this shard's log, and the shards they are connected to.
     replays: VecDeque<(u16, ReplayRequest)>,
-    /// Those that wait until what is held back has been delivered.
-    parked: Vec<(u16, ReplayRequest)>,
     /// By table: history up to here may have been dropped.
     pruned: Vec<Position>,
     pending: VecDeque<Pending>,
@@ -266,8 +264,8 @@ impl Shard {
             system,
             sessions: Sessions::default(),
             adopted_upto: Box::default(),
-            sessions_are_adopted: false,
-            wills: BTreeMap::new(),
+            sessions_are_adopted: system.sessions.is_none(),
+            wills: Wills::default(),
             groups: Groups::default(),
             encoder: parts.encoder,
             frames: Frames::default(),
@@ -275,7 +273,6 @@ impl Shard {
             seen: vec![Position::default(); shards],
             told: (Position::default(), 0),
             replays: VecDeque::new(),
-            parked: Vec::new(),
             pruned: Vec::new(),
             pending: VecDeque::new(),
             deferred: VecDeque::new(),
@@ -473,7 +470,6 @@ impl Shard {
             }
         };
         self.release_held_back();
-        self.replays.extend(self.parked.drain(..));
         let durable = self.log.durable_seq();
         while self.pending.front().is_some_and(|pending| pending.seq <= durable) {
             let Some(pending) = self.pending.pop_front() else { break };
@@ -543,7 +539,11 @@ impl Shard {
     pub fn may_sleep(&mut self) -> bool {
         // What was put off waits for the disk or for a peer; if neither is under way it can go on now.
         let put_off = !self.deferred.is_empty() && self.log.is_clean() && !self.links.is_congested();
-        self.links.may_sleep() && !(put_off && self.log.has_spare()) && !self.compacts() && self.replays.is_empty()
+        self.links.may_sleep()
+            && !(put_off && self.log.has_spare())
+            && !self.compacts()
+            && self.replays.is_empty()
+            && self.sessions_are_adopted
     }
 
     pub fn wake_up(&mut self) {

@@ -24,6 +24,7 @@ fn session(number: u64) -> StoredSession {
         no_local: false,
         retain_as_published: false,
         identifier: None,
+        is_unfinished: false,
         format: 0,
         since: None,
     };

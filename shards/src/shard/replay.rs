@@ -49,14 +49,7 @@ impl Shard {
                     left = left.saturating_sub(events.len() + rows.len());
                     self.read_again(events, rows)
                 }
-                Wanted::After { from: after, .. } => {
-                    let reached = self.reached();
-                    if *after >= reached && reached < self.log.position() {
-                        self.parked.push((from, request)); // until what is held back has been delivered
-                        continue;
-                    }
-                    self.read_after(&request, &mut left)
-                }
+                Wanted::After { .. } => self.read_after(&request, &mut left),
             };
             self.send_data(from, Data::Replayed(Replayed { connection, answer }));
         }
@@ -73,13 +66,16 @@ impl Shard {
 
     fn read_again(&self, events: &[Position], rows: &[(TableId, Box<[u8]>)]) -> Answer {
         let mut found = Vec::new();
-        if let (Some(first), Some(last)) = (events.first(), events.last()) {
-            let before = Position { seq: first.seq.saturating_sub(1), ..*first };
-            let _ = self.log.events_after(before, None, &mut |position, _, record| {
-                if events.binary_search(&position).is_ok() {
-                    found.extend(record.map(|record| self.event_of(record, position)));
+        let mut hint = None;
+        for wanted in events {
+            let before = Position { seq: wanted.seq.saturating_sub(1), ..*wanted };
+            let _ = self.log.events_after(before, hint, &mut |position, location, record| {
+                hint = location.or(hint);
+                let Some(record) = record else { return ControlFlow::Continue(()) };
+                if position == *wanted {
+                    found.push(self.event_of(record, position));
                 }
-                if position >= *last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                ControlFlow::Break(())
             });
         }
         let row = |(table, key): &(TableId, Box<[u8]>)| {
@@ -117,8 +113,11 @@ impl Shard {
         let (mut events, mut bytes, mut left_out) = (Vec::new(), 0, 0);
         let (mut upto, mut place) = (from, hint);
         let mut scratch = String::new();
+        let mut is_live = false;
         let end = self.log.events_after(from, hint, &mut |position, location, record| {
-            if position > reached || *left == 0 || events.len() >= count || bytes >= SCAN_CHUNK_BYTES {
+            // What is held back will be delivered as it happens.
+            is_live = position > reached;
+            if is_live || *left == 0 || events.len() >= count || bytes >= SCAN_CHUNK_BYTES {
                 return ControlFlow::Break(());
             }
             *left -= 1;
@@ -148,8 +147,8 @@ impl Shard {
             events.push(ReplayedEvent { event: self.event_of(record, position), is_newest });
             ControlFlow::Continue(())
         });
-        let is_live = end.is_continue() && reached == self.log.position();
-        if end.is_continue() {
+        is_live |= end.is_continue();
+        if is_live {
             upto = upto.max(reached);
         }
         Answer::After { events, upto, hint: place, is_live, left_out }
@@ -173,6 +172,12 @@ impl Shard {
         let found = self.subscriptions.get(subscription.index as usize)?;
         let is_behind = self.outboxes.client_at(found.connection.index).is_some_and(|client| client.is_behind());
         found.since.clone().filter(|since| is_behind && since.iter().any(|since| *since != Position::default()))
+    }
+
+    /// Whether a subscription has been handed all current records that it wanted.
+    pub fn has_begun(&self, subscription: SubscriptionRef) -> bool {
+        let found = self.subscriptions.get(subscription.index as usize);
+        found.is_none_or(|found| !found.snapshot || matches!(found.state, State::Live))
     }
 
     /// A client has ended the exchange of a message that waits in this phase. False: there is none.
@@ -207,6 +212,13 @@ impl Shard {
         let Some(client) = self.outboxes.client(connection) else { return };
         let mut oldest: Vec<Position> = vec![Position::default(); usize::from(shards)];
         client.behind().iter().for_each(|behind| oldest[usize::from(behind.shard)] = behind.from);
+        for message in client.inflight() {
+            if let (Source::Event { shard, position }, true) = (&message.source, message.phase != Phase::Released)
+                && let Some(oldest) = oldest.get_mut(usize::from(*shard))
+            {
+                *oldest = Position { seq: position.seq.saturating_sub(1), ..*position }.min(*oldest);
+            }
+        }
         client.checks = shards;
         for shard in 0..shards {
             let wanted = Wanted::Check(oldest[usize::from(shard)]);
@@ -218,6 +230,7 @@ impl Shard {
     pub fn resume_client(&mut self, connection: ConnectionRef) {
         let shards = self.shards();
         let Some(client) = self.outboxes.client(connection) else { return };
+        client.has_begun = true;
         if client.subscriptions.is_empty() && client.inflight().next().is_none() {
             client.behind().clear();
             return self.outboxes.update_behind(connection);
@@ -303,9 +316,16 @@ impl Shard {
                 };
                 // What is no longer there, or no longer subscribed to, is not waited for.
                 let gone = client.inflight().filter(|message| message.phase != Phase::Released).filter(of_this);
-                let gone = gone.map(|message| message.packet_id).filter(|id| !sent.contains(id));
-                for packet_id in gone.collect::<Vec<_>>() {
-                    client.end(packet_id, |_| true);
+                let gone = gone.map(|message| (message.packet_id, message.phase));
+                let gone: Vec<_> = gone.filter(|(id, _)| !sent.contains(id) && client.again.contains(id)).collect();
+                for (packet_id, phase) in gone {
+                    if phase == Phase::ExactlyOnce {
+                        // The client may have it: its identifier is free when it says so.
+                        client.release(packet_id);
+                        self.completions.push_back(Completion::Release { connection, packet_id });
+                    } else {
+                        client.end(packet_id, |_| true);
+                    }
                 }
                 client.checks -= 1;
                 self.catch_up(connection);
@@ -435,6 +455,9 @@ impl Shard {
         }
         let context = context(definition, table.codec, text, event, seen, *now_us / 1000, &own.identifiers);
         if let Some(frame) = frames.own(kind, |out| encoder.encode(kind, &context, out)) {
+            if !outboxes.takes(connection, frame.bytes.len()) {
+                return None;
+            }
             outboxes.push(connection.index, frame, &Origin::Again { packet_id: message.packet_id });
         }
         Some(message.packet_id)

@@ -7,6 +7,7 @@ use super::Shard;
 use super::delivery::{Merged, context, merge};
 use crate::client::{Behind, Phase, Source};
 use crate::command::{Completion, ConnectionRef, Control, Data};
+use crate::counters::Counter;
 use crate::event::Event;
 use crate::limits::SHARED_OUTSTANDING_MAX;
 use crate::log::Position;
@@ -54,6 +55,13 @@ struct Group {
     offline: usize,
 }
 
+impl Group {
+    /// Subscriptions have numbers of their shard's own.
+    fn member(&mut self, shard: u16, subscription: SubscriptionRef) -> Option<&mut Member> {
+        self.members.iter_mut().find(|own| own.subscription == subscription && own.connection.shard == shard)
+    }
+}
+
 /// The groups that live at a shard.
 #[derive(Default)]
 pub(super) struct Groups {
@@ -74,6 +82,7 @@ pub enum Sharing {
         from: Option<Vec<Position>>,
     },
     Joined {
+        connection: ConnectionRef,
         subscription: SubscriptionRef,
         group: u32,
     },
@@ -140,6 +149,9 @@ impl Shard {
         let mut stays = false;
         if let Some(client) = self.outboxes.client(connection) {
             stays = ends && client.is_durable;
+            if !ends {
+                client.unshare(subscription.index);
+            }
             if ends {
                 let own = client.inflight().filter(|own| own.shared == Some(subscription.index));
                 let own: Vec<_> = own.filter(|own| own.phase == Phase::AtLeastOnce).cloned().collect();
@@ -180,7 +192,7 @@ impl Shard {
     /// Delivers what a group has handed to a member. False: there is no room, or no such member.
     fn deliver_shared(&mut self, connection: ConnectionRef, reference: SubscriptionRef, event: &Event) -> bool {
         let Shard { tables, subscriptions, outboxes, encoder, frames, key_text, seen, now_us, .. } = self;
-        let stalled = outboxes.stall(connection, None);
+        let (stalled, is_full) = (outboxes.stall(connection, None), outboxes.is_full(connection));
         let Some(client) = outboxes.client(connection) else { return false };
         let found = subscriptions.get(reference.index as usize);
         let Some(subscription) = found.filter(|found| found.generation == reference.generation) else { return false };
@@ -192,7 +204,11 @@ impl Shard {
         let mut merged: Vec<Merged> = Vec::new();
         merge(&mut merged, subscription.subscriber(reference.index, number), subscription, event);
         let Some(own) = merged.first() else { return true };
-        if own.kind.qos() > 0 && (client.room() == 0 || stalled) {
+        if own.kind.qos() == 0 && is_full {
+            outboxes.counters[Counter::MessagesDropped] += 1;
+            return true;
+        }
+        if !client.has_begun || (own.kind.qos() > 0 && (client.room() == 0 || stalled)) {
             client.has_refused = true;
             return false;
         }
@@ -216,13 +232,17 @@ impl Shard {
                 group.members.push(member);
                 group.offline = group.offline.saturating_sub(1);
                 if group.is_ready {
-                    self.send_data(from, Data::Sharing(Sharing::Joined { subscription, group: number }));
+                    self.send_data(from, Data::Sharing(Sharing::Joined { connection, subscription, group: number }));
                     self.feed_group(number);
                 }
             }
-            Sharing::Joined { subscription, group: number } => {
-                let Some(found) = self.subscription_mut(subscription) else { return };
-                let connection = found.connection;
+            Sharing::Joined { connection, subscription, group: number } => {
+                let Some(found) = self.subscription_mut(subscription) else {
+                    // It has gone before it knew its group.
+                    let (returned, stays) = (Vec::new(), false);
+                    let leave = Sharing::Leave { group: number, subscription, connection, returned, stays };
+                    return self.send_data(from, Data::Sharing(leave));
+                };
                 if let State::Shared { group, .. } = &mut found.state {
                     *group = number;
                 }
@@ -239,14 +259,22 @@ impl Shard {
                 self.feed_group(number);
             }
             Sharing::Event { group, connection, subscription, event } => {
+                let in_flight =
+                    |shard: &mut Shard| shard.outboxes.client(connection).map_or(0, |own| own.inflight().count());
+                let before = in_flight(self);
                 if !self.deliver_shared(connection, subscription, &event) {
                     let event = (event.shard, event.position);
                     self.send_data(from, Data::Sharing(Sharing::Refused { group, subscription, event }));
+                } else if in_flight(self) == before {
+                    // At most once, or nothing for this client: nothing will be acknowledged.
+                    let qos = self.subscription_mut(subscription).map_or(0, |own| own.qos().min(event.terms.qos));
+                    let acknowledged = usize::from(qos > 0);
+                    self.send_data(from, Data::Sharing(Sharing::Room { group, subscription, acknowledged }));
                 }
             }
             Sharing::Refused { group: number, subscription, event } => {
                 let Some(group) = self.groups.groups.get_mut(&number) else { return };
-                if let Some(member) = group.members.iter_mut().find(|own| own.subscription == subscription) {
+                if let Some(member) = group.member(from, subscription) {
                     member.outstanding = member.outstanding.saturating_sub(1);
                     member.is_full = true;
                 }
@@ -255,7 +283,7 @@ impl Shard {
             }
             Sharing::Room { group: number, subscription, acknowledged } => {
                 let Some(group) = self.groups.groups.get_mut(&number) else { return };
-                if let Some(member) = group.members.iter_mut().find(|own| own.subscription == subscription) {
+                if let Some(member) = group.member(from, subscription) {
                     member.outstanding = member.outstanding.saturating_sub(acknowledged);
                     member.is_full = false;
                 }
@@ -304,7 +332,7 @@ impl Shard {
         group.is_ready = true;
         let members = group.members.clone();
         for Member { connection, subscription, .. } in members {
-            let joined = Sharing::Joined { subscription, group: number };
+            let joined = Sharing::Joined { connection, subscription, group: number };
             self.send_data(connection.shard, Data::Sharing(joined));
         }
         self.feed_group(number);
@@ -409,11 +437,12 @@ impl Shard {
                     group.behind.retain(|behind| behind.shard != from); // it goes on with what happens now
                 }
             }
-            Answer::After { events, mut upto, hint, mut is_live, .. } => {
+            Answer::After { events, mut upto, mut hint, mut is_live, .. } => {
                 for own in &events {
                     if !self.hand_out(number, &own.event) {
                         let position = own.event.position;
                         (upto, is_live) = (Position { seq: position.seq.saturating_sub(1), ..position }, false);
+                        hint = None; // it may stand behind that
                         break;
                     }
                 }

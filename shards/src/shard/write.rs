@@ -233,7 +233,8 @@ impl Shard {
             }
             _ => self.answer(from, write, outcome),
         }
-        if holds_back {
+        // What is behind an event that is held back waits with it: all are delivered in the order of the log.
+        if holds_back || !self.held_back.is_empty() {
             self.held_back.push_back((event, after));
         } else {
             self.fan_out(event);

@@ -42,7 +42,7 @@ pub(super) struct Saves {
     pub next_us: u64,
     changes: u64,
     /// There is a record of the session.
-    is_stored: bool,
+    pub is_stored: bool,
 }
 
 impl MqttSession {
@@ -59,6 +59,7 @@ impl MqttSession {
         let Some(stored) = stored.filter(|stored| stored.progress.positions.len() == shards) else {
             return self.begin(context, false);
         };
+        self.saves.is_stored = true;
         let mut client = self.client(context, window, alias_maximum);
         client.resume(&stored.progress);
         context.shard.outboxes.attach(context.connection, client);
@@ -73,7 +74,7 @@ impl MqttSession {
 
     /// What the engine keeps of this client.
     fn client(&self, context: &Context<'_>, window: u16, alias_maximum: u16) -> Client {
-        let mut client = Client::new(window, self.is_durable());
+        let mut client = Client::new(window, self.is_kept());
         client.encoding = self.encoding(context, self.outgoing);
         client.alias_maximum = alias_maximum;
         client
@@ -87,10 +88,10 @@ impl MqttSession {
         if !is_complete {
             info!(client = %self.client_id, "a session is not taken up: what it has missed is no longer kept");
             context.shard.discard_session(&self.client_id, stored.number);
+            self.saves.is_stored = false;
             return self.begin(context, false);
         }
         self.number = stored.number;
-        self.saves.is_stored = true;
         let subscribed: Vec<SubscriptionRef> =
             stored.subscriptions.iter().filter_map(|own| self.reopen(context, own)).collect();
         if let Some(joining) = &mut self.joining {
@@ -149,7 +150,7 @@ impl MqttSession {
         if session_present {
             context.shard.resume_client(context.connection);
         }
-        if self.is_durable() || self.will.is_some() {
+        if self.is_kept() || self.will.is_some() {
             self.save(context);
         }
         Flow::Continue

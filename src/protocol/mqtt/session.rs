@@ -155,6 +155,11 @@ impl MqttSession {
         self.expiry_s != Some(0)
     }
 
+    /// Whether there is a record of the session.
+    pub(super) fn is_kept(&self) -> bool {
+        self.is_durable() || self.saves.is_stored
+    }
+
     fn packet(&mut self, context: &mut Context<'_>, packet: Packet<'_>) -> Result<Flow, Goodbye> {
         match (self.state, packet) {
             (State::Fresh, Packet::Connect(connect)) => return self.connect(context, &connect),
@@ -296,12 +301,18 @@ impl MqttSession {
         if ack.reason >= reason::UNSPECIFIED {
             return self.finished(context, ack, Phase::ExactlyOnce); // it will not have it: that is the end of it
         }
-        let (version, packet_id) = (self.version, ack.packet_id);
+        let packet_id = ack.packet_id;
         let is_known =
             context.shard.outboxes.client(context.connection).is_some_and(|client| client.release(packet_id));
         let code = if is_known { reason::SUCCESS } else { reason::PACKET_IDENTIFIER_NOT_FOUND };
+        self.write_release(context, packet_id, code);
+    }
+
+    /// PUBREL: where the session is kept, not before that is on disk.
+    fn write_release(&mut self, context: &mut Context<'_>, packet_id: u16, code: u8) {
+        let version = self.version;
         let write = |out: &mut Vec<u8>| write_ack(AckKind::PubRel, version, packet_id, code, None, out);
-        if is_known && self.is_durable() { context.hold(write) } else { context.write_packet(write) }
+        if code == reason::SUCCESS && self.is_kept() { context.hold(write) } else { context.write_packet(write) }
     }
 
     /// Ends the connection for cause, and says why where the version has words for it.
@@ -412,6 +423,10 @@ impl Session for MqttSession {
             }
             Completion::Subscribed { subscription, .. } => self.confirmed(context, subscription),
             Completion::Outcome { token, outcome } => self.outcome(context, Tag::of(token.tag), &outcome),
+            Completion::Release { packet_id, .. } => {
+                self.write_release(context, packet_id, reason::SUCCESS);
+                Flow::Continue
+            }
             Completion::Unsaved { .. } => {
                 self.save(context);
                 Flow::Continue

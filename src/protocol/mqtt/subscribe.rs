@@ -156,7 +156,7 @@ impl MqttSession {
             identifier: stored.identifier.filter(|_| self.is_v5()),
             format: Format::ALL[usize::from(stored.format).min(Format::ALL.len() - 1)],
         };
-        own.reference = self.open(context, &own, targets, false, Some(since));
+        own.reference = self.open(context, &own, targets, stored.is_unfinished, Some(since));
         let subscription = own.reference;
         self.has_no_local |= own.no_local;
         self.subscriptions.insert(stored.filter.clone(), own);
@@ -225,6 +225,7 @@ impl MqttSession {
             no_local: own.no_local,
             retain_as_published: own.retain_as_published,
             identifier: own.identifier,
+            is_unfinished: !context.shard.has_begun(own.reference),
             format: own.format as u8,
             since: context.shard.since(own.reference),
         };
