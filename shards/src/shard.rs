@@ -127,6 +127,8 @@ pub struct Shard {
     told: (Position, u64),
     /// Clients that are to be given events of this shard's log, and the shards they are connected to.
     replays: VecDeque<(u16, ReplayRequest)>,
+    /// Those that wait until what is held back has been delivered.
+    parked: Vec<(u16, ReplayRequest)>,
     /// By table: history up to here may have been dropped.
     pruned: Vec<Position>,
     pending: VecDeque<Pending>,
@@ -273,6 +275,7 @@ impl Shard {
             seen: vec![Position::default(); shards],
             told: (Position::default(), 0),
             replays: VecDeque::new(),
+            parked: Vec::new(),
             pruned: Vec::new(),
             pending: VecDeque::new(),
             deferred: VecDeque::new(),
@@ -470,6 +473,7 @@ impl Shard {
             }
         };
         self.release_held_back();
+        self.replays.extend(self.parked.drain(..));
         let durable = self.log.durable_seq();
         while self.pending.front().is_some_and(|pending| pending.seq <= durable) {
             let Some(pending) = self.pending.pop_front() else { break };

@@ -49,7 +49,14 @@ impl Shard {
                     left = left.saturating_sub(events.len() + rows.len());
                     self.read_again(events, rows)
                 }
-                Wanted::After { .. } => self.read_after(&request, &mut left),
+                Wanted::After { from: after, .. } => {
+                    let reached = self.reached();
+                    if *after >= reached && reached < self.log.position() {
+                        self.parked.push((from, request)); // until what is held back has been delivered
+                        continue;
+                    }
+                    self.read_after(&request, &mut left)
+                }
             };
             self.send_data(from, Data::Replayed(Replayed { connection, answer }));
         }
@@ -113,11 +120,8 @@ impl Shard {
         let (mut events, mut bytes, mut left_out) = (Vec::new(), 0, 0);
         let (mut upto, mut place) = (from, hint);
         let mut scratch = String::new();
-        let mut is_live = false;
         let end = self.log.events_after(from, hint, &mut |position, location, record| {
-            // What is held back will be delivered as it happens.
-            is_live = position > reached;
-            if is_live || *left == 0 || events.len() >= count || bytes >= SCAN_CHUNK_BYTES {
+            if position > reached || *left == 0 || events.len() >= count || bytes >= SCAN_CHUNK_BYTES {
                 return ControlFlow::Break(());
             }
             *left -= 1;
@@ -147,8 +151,8 @@ impl Shard {
             events.push(ReplayedEvent { event: self.event_of(record, position), is_newest });
             ControlFlow::Continue(())
         });
-        is_live |= end.is_continue();
-        if is_live {
+        let is_live = end.is_continue() && reached == self.log.position();
+        if end.is_continue() {
             upto = upto.max(reached);
         }
         Answer::After { events, upto, hint: place, is_live, left_out }

@@ -233,8 +233,7 @@ impl Shard {
             }
             _ => self.answer(from, write, outcome),
         }
-        // What is behind an event that is held back waits with it: all are delivered in the order of the log.
-        if holds_back || !self.held_back.is_empty() {
+        if holds_back {
             self.held_back.push_back((event, after));
         } else {
             self.fan_out(event);

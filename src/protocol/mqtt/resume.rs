@@ -134,7 +134,20 @@ impl MqttSession {
             context.count(Counter::ClientsStored, 1);
         }
         self.saves.next_us = context.ticks_us() + SAVE_INTERVAL_US;
+        if session_present {
+            self.resuming = Some(joining.subscribed);
+        }
+        if self.is_kept() || self.will.is_some() {
+            self.save(context);
+        }
+        if self.resuming.is_some() { Flow::Blocked } else { Flow::Continue }
+    }
+
+    /// Goes on with a session that was taken up, once it is on disk as it was found: what its last connection has not
+    /// been able to store must not be said to the client.
+    fn go_on(&mut self, context: &mut Context<'_>, subscribed: Vec<SubscriptionRef>) {
         // What was released is released again, before anything else is sent [MQTT-4.4.0-1].
+        let version = self.version;
         let client = context.shard.outboxes.client(context.connection);
         let released: Vec<u16> = client
             .map(|client| client.inflight().filter(|own| own.phase == Phase::Released).map(|own| own.packet_id))
@@ -144,16 +157,10 @@ impl MqttSession {
         for packet_id in released {
             context.write_packet(|out| write_ack(AckKind::PubRel, version, packet_id, reason::SUCCESS, None, out));
         }
-        for subscription in joining.subscribed {
+        for subscription in subscribed {
             context.shard.start(subscription);
         }
-        if session_present {
-            context.shard.resume_client(context.connection);
-        }
-        if self.is_kept() || self.will.is_some() {
-            self.save(context);
-        }
-        Flow::Continue
+        context.shard.resume_client(context.connection);
     }
 
     fn stored(&self, context: &mut Context<'_>, ended_ms: Option<u64>, progress: Progress) -> StoredSession {
@@ -195,6 +202,9 @@ impl MqttSession {
         }
         self.saves.done = self.saves.begun;
         let more = context.shard.outboxes.saved(context.connection);
+        if let Some(subscribed) = self.resuming.take() {
+            self.go_on(context, subscribed);
+        }
         if std::mem::take(&mut self.saves.again) || more {
             self.save(context);
         }

@@ -20,6 +20,7 @@ use shards::command::{Completion, Outcome, Refusal};
 use shards::counters::Counter;
 use shards::limits::{CONNECT_BYTES_MAX, INFLIGHT_MAX, KEY_BYTES_MAX};
 use shards::session::Will;
+use shards::subscription::SubscriptionRef;
 use std::collections::{HashMap, VecDeque};
 use tracing::{debug, info};
 
@@ -69,6 +70,8 @@ pub struct MqttSession {
     packet_begun_us: Option<u64>,
     packet_due_us: u64,
     pub(super) joining: Option<Box<Joining>>,
+    /// Subscriptions of a session that was taken up and goes on when it has been saved.
+    pub(super) resuming: Option<Vec<SubscriptionRef>>,
     pub(super) saves: Saves,
     pub(super) subscriptions: HashMap<Box<str>, Own>,
     /// One of them leaves out what the session itself publishes.
@@ -129,6 +132,7 @@ impl MqttSession {
             packet_begun_us: None,
             packet_due_us: u64::MAX,
             joining: None,
+            resuming: None,
             saves: Saves::default(),
             subscriptions: HashMap::new(),
             has_no_local: false,
@@ -374,7 +378,8 @@ impl Session for MqttSession {
         if self.state == State::Closing {
             return (input.len(), Flow::Continue);
         }
-        let waits = self.state == State::Joining || self.replying.is_some() || self.stopping;
+        let is_busy = self.replying.is_some() || self.resuming.is_some();
+        let waits = self.state == State::Joining || is_busy || self.stopping;
         if waits || !context.shard.has_room() {
             return (0, Flow::Blocked);
         }
@@ -467,7 +472,8 @@ impl Session for MqttSession {
         if !is_quiet && now_us < self.packet_due_us {
             return Flow::Continue;
         }
-        let is_blocked = self.replying.is_some() || !self.owed.is_empty() || !context.shard.has_room();
+        let is_blocked =
+            self.replying.is_some() || self.resuming.is_some() || !self.owed.is_empty() || !context.shard.has_room();
         if self.state == State::Joining || (is_blocked && !is_fresh) {
             self.last_packet_us = now_us; // the delay is ours
             self.packet_due_us = self.packet_begun_us.map_or(u64::MAX, |_| now_us + PACKET_US);
