@@ -334,6 +334,12 @@ impl Outboxes {
         stalled
     }
 
+    /// Whether a scan waits for room.
+    pub fn is_stalled(&self, connection: ConnectionRef, scan: ScanRef) -> bool {
+        let outbox = self.boxes.get(connection.index as usize);
+        outbox.is_some_and(|outbox| outbox.stalled_scans.contains(&scan))
+    }
+
     /// The scans that waited for room.
     pub fn take_stalled(&mut self, connection: ConnectionRef) -> Vec<ScanRef> {
         self.get(connection).map(|outbox| std::mem::take(&mut outbox.stalled_scans)).unwrap_or_default()

@@ -283,7 +283,7 @@ fn storm(case: Case) {
         let first = of_topic.windows(2).find(|pair| pair[0] > pair[1]);
         assert_eq!(first, None, "storm/{topic} is out of order");
     }
-    assert!(sent > 1 && taken > 1 && killed >= if kills { 3 } else { 0 }, "connections and servers were to break");
+    assert!(sent > 1 && taken > 1 && killed >= usize::from(kills), "connections and servers were to break");
 }
 
 const CALM: Case = Case { level: 5, qos: 2, shards: 2, count: 1500, kills: false };

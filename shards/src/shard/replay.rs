@@ -15,7 +15,7 @@ use crate::outbox::{FrameKind, Origin};
 use crate::replay::{Answer, ReplayRequest, Replayed, ReplayedEvent, Wanted};
 use crate::scan::owner;
 use crate::schema::TableId;
-use crate::subscription::{State, SubscriptionRef};
+use crate::subscription::{State, Subscription, SubscriptionRef};
 use crate::topic::Target;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -178,10 +178,14 @@ impl Shard {
         found.since.clone().filter(|since| is_behind && since.iter().any(|since| *since != Position::default()))
     }
 
-    /// Whether a subscription has been handed all current records that it wanted.
+    /// Whether a subscription is not held up while it is handed the current records.
     pub fn has_begun(&self, subscription: SubscriptionRef) -> bool {
-        let found = self.subscriptions.get(subscription.index as usize);
-        found.is_none_or(|found| !found.snapshot || matches!(found.state, State::Live))
+        match self.subscriptions.get(subscription.index as usize) {
+            Some(Subscription { state: State::Scanning(scan), connection, .. }) => {
+                !self.outboxes.is_stalled(*connection, *scan)
+            }
+            _ => true,
+        }
     }
 
     /// A client has ended the exchange of a message that waits in this phase. False: there is none.
