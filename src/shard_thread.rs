@@ -125,7 +125,7 @@ pub struct ShardThread<R> {
     teller: Teller,
     sys_topics: Option<SysTopics>,
     /// When it was last said that an address has too many connections.
-    refusal_said_us: u64,
+    refusal_said_us: Option<u64>,
 }
 
 /// The wall clock, in microseconds since 1970.
@@ -162,7 +162,7 @@ impl<R: Reactor> ShardThread<R> {
             finished: false,
             teller,
             sys_topics,
-            refusal_said_us: 0,
+            refusal_said_us: None,
         }
     }
 
@@ -404,8 +404,8 @@ impl<R: Reactor> ShardThread<R> {
         };
         let address = peer.ip();
         if !self.shared.addresses.enter(address) {
-            if self.shard.ticks_us() >= self.refusal_said_us + REFUSAL_SAID_US {
-                self.refusal_said_us = self.shard.ticks_us();
+            if self.refusal_said_us.is_none_or(|at| self.shard.ticks_us() >= at + REFUSAL_SAID_US) {
+                self.refusal_said_us = Some(self.shard.ticks_us());
                 warn!(%address, "connections are refused: this address has as many as it may (connectionsPerAddress)");
             }
             return self.reactor.close(slot);

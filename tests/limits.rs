@@ -2,13 +2,13 @@
 
 mod common;
 
-use common::wire::{self, Mqtt, connect, connect_as, no_properties, packet, publish, subscribe, text};
+use common::wire::{self, Mqtt, connect, connect_as, no_properties, publish, text};
 use common::{Connection, Options, PATIENCE, Server, eventually, get, put_json};
 use mio::net::TcpStream;
 use serde_json::json;
 use shards::limits::{ACCEPTS_AT_ONCE, INFLIGHT_MAX, TOPIC_BYTES_MAX, TOPIC_LEVELS_MAX};
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ fn topics_too_long_or_too_deep() {
                 _ => assert!(is_closed(&mut other.connection), "{what}"),
             }
         }
-        mqtt.put(&deepest, b"{\"n\":1}", 3);
+        Mqtt::open(server.mqtt(), level, "publisher").put(&deepest, b"{\"n\":1}", 3);
         assert_eq!(mqtt.expect_message().topic, deepest);
     }
 }
@@ -155,13 +155,13 @@ fn without_descriptors_new_clients_wait_and_the_others_go_on() {
     let server = Server::start(Options::default());
     let mut live = Mqtt::open(server.mqtt(), 4, "live");
     let files = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("the server runs").count();
-    let limit = files + 40;
+    let limit = files + 160;
     let set = Command::new("prlimit")
         .args(["--pid", &server.pid().to_string(), &format!("--nofile={limit}:{limit}")])
         .status()
         .expect("run prlimit");
     assert!(set.success());
-    let mut all: Vec<Mqtt> = (0..2 * limit)
+    let mut all: Vec<Mqtt> = (0..limit + 100)
         .map(|number| {
             let mut mqtt = Mqtt { connection: Connection::open(server.mqtt()), level: 4 };
             mqtt.connection.send(&connect_as(4, &format!("client-{number}")));
@@ -250,7 +250,7 @@ fn slow_senders_are_cut() {
         while tick.elapsed() < Duration::from_secs(1) {
             all.retain_mut(|slow| {
                 let after = slow.begin.elapsed().as_secs_f64();
-                let Slow { what, bounds, .. } = &slow;
+                let (what, bounds) = (slow.what, slow.bounds.clone());
                 assert!(after < bounds.end + 5.0, "{what} is still open after {after} s");
                 slow.connection.within(Duration::from_millis(5));
                 let is_open = match slow.connection.fill() {
@@ -360,6 +360,15 @@ struct Flood {
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
+/// The server has the first core, where there are several; what the others do must not keep it from its work.
+fn keep_off_the_server() {
+    if let [_, others @ ..] = &*tablecast::reactor::allowed_cores()
+        && !others.is_empty()
+    {
+        tablecast::reactor::run_on(others).expect("stay on cores that are allowed");
+    }
+}
+
 const FLOOD_PER_SECOND: usize = 5000;
 const FLOOD_HELD: usize = 2000;
 
@@ -368,6 +377,7 @@ impl Flood {
         let (stop, opened) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (stops, counts) = (stop.clone(), opened.clone());
         let body = move || {
+            keep_off_the_server();
             let mut held = VecDeque::new();
             let begin = Instant::now();
             while !stops.load(Ordering::Relaxed) {
@@ -384,7 +394,7 @@ impl Flood {
                     }
                 }
                 counts.store(due, Ordering::Relaxed);
-                std::thread::sleep(Duration::from_millis(1));
+                std::thread::sleep(Duration::from_micros(100)); // few at a time
             }
         };
         Flood { stop, opened, thread: Some(std::thread::spawn(body)) }
@@ -403,6 +413,7 @@ fn other_door() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
     let address = listener.local_addr().expect("an address");
     std::thread::spawn(move || {
+        keep_off_the_server();
         for stream in listener.incoming() {
             drop(stream);
         }
@@ -431,7 +442,8 @@ fn p99(clients: &mut [Mqtt], time: Duration) -> u64 {
 #[test]
 fn a_flood_of_connections_leaves_the_others_alone() {
     tablecast::reactor::raise_descriptor_limit();
-    let server = Server::start(Options::default());
+    let server = Server::start(Options { pin: true, ..Options::default().shards(1) });
+    keep_off_the_server();
     let mut clients: Vec<Mqtt> = (0..10)
         .map(|number| {
             let mut mqtt = Mqtt::open(server.mqtt(), 4, &format!("live-{number}"));
@@ -441,9 +453,8 @@ fn a_flood_of_connections_leaves_the_others_alone() {
         .collect();
     let elsewhere = other_door();
     let round = Duration::from_millis(1500);
-    let (mut quiet, mut without, mut under) = (u64::MAX, u64::MAX, u64::MAX);
+    let (mut without, mut under) = (u64::MAX, u64::MAX);
     for number in 1..=12 {
-        quiet = quiet.min(p99(&mut clients, round / 3));
         {
             let _flood = Flood::at(elsewhere);
             without = without.min(p99(&mut clients, round));
@@ -451,9 +462,10 @@ fn a_flood_of_connections_leaves_the_others_alone() {
         {
             let flood = Flood::at(server.mqtt());
             under = under.min(p99(&mut clients, round));
-            assert!(flood.opened.load(Ordering::Relaxed) > 0);
+            let opened = flood.opened.load(Ordering::Relaxed);
+            assert!(opened > FLOOD_PER_SECOND, "only {opened} connections in {round:?}");
         }
-        println!("round {number}: p99 {quiet} µs in peace, {without} with a flood elsewhere, {under} with one here");
+        println!("round {number}: p99 {without} µs with a flood elsewhere, {under} with one here");
         if number >= 3 && under * 2 <= without * 3 {
             break;
         }

@@ -4,7 +4,7 @@
 //! the end of them, so an edge is never lost to a pause or to a budget. Received bytes lie in one arena that is used
 //! from the start again after every [`Reactor::recycle`]. A write to disk blocks, so one helper thread does it.
 
-use super::{AcceptRate, Commit, Completion, EventFd, Reactor, Received, Slot, accepting_pauses, pieces, shutdown};
+use super::{AcceptRate, Commit, Completion, EventFd, Reactor, Received, Slot, accepts, pieces, shutdown};
 use mio::net::{TcpListener, TcpStream};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -260,8 +260,8 @@ impl Epoll {
                 if !self.listeners[number].waiting || completions.len() >= limit {
                     break;
                 }
-                self.accept_retry = accepting_pauses(&self.accept_rate, self.wake.as_raw_fd());
-                if self.accept_retry.is_some() {
+                if let Err(until) = accepts(&self.accept_rate, self.wake.as_raw_fd()) {
+                    self.accept_retry = Some(until);
                     return; // the connections wait on, without another event
                 }
                 let accepted = self.listeners[number].socket.accept();

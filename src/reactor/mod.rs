@@ -78,20 +78,22 @@ impl AcceptRate {
         self.full_at = self.full_at.max(now) + self.interval;
     }
 
-    /// Until when no more may, if not now.
-    fn closed_until(&self, now: Instant) -> Option<Instant> {
+    /// How many may come in now; if none, the next may at the time that is the error.
+    fn tokens(&self, now: Instant) -> Result<usize, Instant> {
         let missing = self.full_at.saturating_duration_since(now);
-        let too_many = missing.checked_sub(self.interval * (ACCEPTS_AT_ONCE - 1))?;
-        (!too_many.is_zero()).then(|| now + too_many)
+        match (self.interval * ACCEPTS_AT_ONCE).saturating_sub(missing).as_nanos() / self.interval.as_nanos() {
+            0 => Err(self.full_at - self.interval * (ACCEPTS_AT_ONCE - 1)),
+            tokens => Ok(tokens as usize),
+        }
     }
 }
 
-/// Until when accepting pauses, if it must: connections come too fast, or too few descriptors are left. `any`: an open
-/// descriptor.
-fn accepting_pauses(rate: &AcceptRate, any: i32) -> Option<Instant> {
+/// How many connections may be accepted now. The error: until when none may, because they come too fast or too few
+/// descriptors are left. `any`: an open descriptor.
+fn accepts(rate: &AcceptRate, any: i32) -> Result<usize, Instant> {
     let now = Instant::now();
-    let none_left = || (!has_descriptors(any)).then(|| now + Duration::from_micros(DESCRIPTORS_RETRY_US));
-    rate.closed_until(now).or_else(none_left)
+    let tokens = rate.tokens(now)?;
+    if has_descriptors(any) { Ok(tokens) } else { Err(now + Duration::from_micros(DESCRIPTORS_RETRY_US)) }
 }
 
 /// Whether there are descriptors for connections; some are kept for other things.

@@ -4,9 +4,7 @@
 //! the operation's last completion. A slot is given out again only after its receive and its send are both final; user
 //! data carries slot and generation, so that late completions of an earlier connection are told apart.
 
-use super::{
-    AcceptRate, Commit, Completion, EventFd, Reactor, Received, Slot, accepting_pauses, peer_of, pieces, shutdown,
-};
+use super::{AcceptRate, Commit, Completion, EventFd, Reactor, Received, Slot, accepts, peer_of, pieces, shutdown};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use shards::limits::{ACCEPTS_PER_SECOND, ACCEPTS_PER_TURN, DESCRIPTORS_RETRY_US};
 use shards::outbox::SendBuffer;
@@ -302,24 +300,32 @@ impl Uring {
         self.push(opcode::RecvMulti::new(fd, BUFFER_GROUP).build().user_data(user_data(Tag::Receive, slot)));
     }
 
-    /// Hands accepts to the kernel, unless accepting has to pause.
+    /// Hands accepts to the kernel, as many as may be.
     fn arm_accepts(&mut self) {
-        self.accept_retry = accepting_pauses(&self.accept_rate, self.wake.as_raw_fd());
-        if self.accept_retry.is_some() {
-            return;
-        }
+        let mut left = match accepts(&self.accept_rate, self.wake.as_raw_fd()) {
+            Ok(left) => left,
+            Err(until) => {
+                self.accept_retry = Some(until);
+                return;
+            }
+        };
         self.is_disarmed = false;
         for number in 0..self.listeners.len() {
             let listener = &mut self.listeners[number];
-            let missing = ACCEPTS_PER_TURN - std::mem::replace(&mut listener.armed, ACCEPTS_PER_TURN);
+            let missing = ACCEPTS_PER_TURN - listener.armed;
+            let count = missing.min(left);
+            self.is_disarmed |= count < missing;
+            listener.armed += count;
+            left -= count;
             let fd = types::Fd(listener.socket.as_raw_fd());
             let data = user_data(Tag::Accept, Slot { index: number as u32, generation: 0 });
-            for _ in 0..missing {
+            for _ in 0..count {
                 let (address, length) = (std::ptr::null_mut(), std::ptr::null_mut());
                 let accept = opcode::Accept::new(fd, address, length).flags(libc::SOCK_CLOEXEC).build();
                 self.push(accept.user_data(data));
             }
         }
+        self.accept_retry = self.is_disarmed.then(|| Instant::now() + self.accept_rate.interval);
     }
 
     fn arm_wake(&mut self) {
