@@ -442,10 +442,7 @@ fn p99(clients: &mut [Mqtt], time: Duration) -> u64 {
 #[test]
 fn a_flood_of_connections_leaves_the_others_alone() {
     tablecast::reactor::raise_descriptor_limit();
-    let args: Vec<String> =
-        std::env::var("XARGS").ok().map(|a| a.split(' ').map(str::to_owned).collect()).unwrap_or_default();
-    let args: Vec<&str> = args.iter().map(|a| &**a).collect();
-    let server = Server::start(Options { pin: true, ..Options::default().shards(1).args(&args) });
+    let server = Server::start(Options { pin: true, ..Options::default().shards(1) });
     keep_off_the_server();
     let mut clients: Vec<Mqtt> = (0..10)
         .map(|number| {
@@ -456,9 +453,8 @@ fn a_flood_of_connections_leaves_the_others_alone() {
         .collect();
     let elsewhere = other_door();
     let round = Duration::from_millis(1500);
-    let (mut quiet, mut without, mut under) = (u64::MAX, u64::MAX, u64::MAX);
+    let (mut without, mut under) = (u64::MAX, u64::MAX);
     for number in 1..=12 {
-        quiet = quiet.min(p99(&mut clients, round / 3));
         {
             let _flood = Flood::at(elsewhere);
             without = without.min(p99(&mut clients, round));
@@ -469,7 +465,7 @@ fn a_flood_of_connections_leaves_the_others_alone() {
             let opened = flood.opened.load(Ordering::Relaxed);
             assert!(opened > FLOOD_PER_SECOND, "only {opened} connections in {round:?}");
         }
-        println!("round {number}: p99 {quiet} µs in peace, {without} with a flood elsewhere, {under} with one here");
+        println!("round {number}: p99 {without} µs with a flood elsewhere, {under} with one here");
         if number >= 3 && under * 2 <= without * 3 {
             break;
         }

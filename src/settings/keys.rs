@@ -284,7 +284,7 @@ pub const SETTINGS: &[Key] = &[
         key: "acceptsPerSecond",
         flag: "accepts-per-second",
         value_name: "COUNT",
-        help: "Connections that each shard accepts in a second; others wait: 1 to 100000 [default: 1000]",
+        help: "Connections that each shard accepts in a second; others wait: 1 to 100000 [default: 5000]",
         is_list: false,
         set: |settings, text| count(text, 1..=100_000).map(|value| settings.limits.accepts_per_second = value as u32),
     },
