@@ -3,10 +3,11 @@
 //! Read "time per element": nanoseconds per subscriber and event. Aim: at most 60 at QoS 0 (16 events a turn).
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use shards::client::{Client, Phase};
 use shards::command::{Completion, ConnectionRef, Operation, Write};
-use shards::event::Body;
+use shards::event::{Body, Terms};
 use shards::key::KeyCodec;
-use shards::limits::Limits;
+use shards::limits::{INFLIGHT_MAX, Limits};
 use shards::link::{Wake, mesh};
 use shards::schema::{Export, TableDef, TableId};
 use shards::shard::{Parts, Shard};
@@ -73,15 +74,15 @@ impl World {
         for index in 0..subscribers {
             let connection = ConnectionRef { shard: 0, index, generation: 1 };
             world.shard.outboxes.open(connection);
-            world.shard.outboxes.set_window(connection, WINDOW);
+            world.shard.outboxes.attach(connection, Client::new(WINDOW, false));
             world.shard.subscribe(Request {
-                connection,
-                targets: vec![Target { table: TABLE, path: 0, filter: KeyFilter::below("k") }],
-                encoding,
                 qos,
-                no_local: false,
-                retain_as_published: false,
                 snapshot: false,
+                ..Request::new(
+                    connection,
+                    vec![Target { table: TABLE, path: 0, filter: KeyFilter::below("k") }],
+                    encoding,
+                )
             });
             world.connections.push(connection);
         }
@@ -95,8 +96,8 @@ impl World {
         self.shard.begin_turn(self.now_us, self.now_us);
         for _ in 0..events {
             let body = Body::new(&self.key, &self.document);
-            let (operation, origin, token) = (Operation::Message, None, None);
-            self.shard.submit(Write { operation, table: TABLE, body, qos, origin, token });
+            let operation = Operation::Message;
+            self.shard.submit(Write { terms: Terms { qos, ..Terms::default() }, ..Write::new(operation, TABLE, body) });
         }
         while let Some(request) = self.shard.storage_request() {
             let completion = match request {
@@ -125,9 +126,9 @@ impl World {
         if qos > 0 {
             for _ in 0..events {
                 for &connection in &self.connections {
-                    assert!(self.shard.outboxes.acknowledge(connection, self.next_packet_id));
+                    assert!(self.shard.acknowledge(connection, self.next_packet_id, Phase::AtLeastOnce));
                 }
-                self.next_packet_id = self.next_packet_id % WINDOW + 1;
+                self.next_packet_id = self.next_packet_id % INFLIGHT_MAX as u16 + 1;
             }
         }
         self.shard.end_turn();

@@ -11,7 +11,7 @@ use shards::clock::Version;
 use shards::limits::SegmentSizes;
 use shards::link::Wake;
 use shards::log::Room;
-use shards::log::format::RecordKind;
+use shards::log::format::{RecordHead, RecordKind};
 use shards::log::recover;
 use shards::progress::Progress;
 use shards::storage::{Directory, StorageCompletion, StorageRequest};
@@ -225,7 +225,17 @@ fn appends() {
                 out.extend_from_slice(&VALUE);
                 Ok::<_, ()>(None)
             };
-            log.append(RecordKind::Put, TABLE, Version(1), false, b"key/123456789012", write).expect("an append");
+            let head = RecordHead {
+                kind: RecordKind::Put,
+                table: TABLE,
+                version: Version(1),
+                may_expire: false,
+                qos: 0,
+                publisher: 0,
+                key: b"key/123456789012",
+                properties: &[],
+            };
+            log.append(&head, write).expect("an append");
         }
         nanoseconds.push(started.elapsed().as_nanos() as f64 / GROUP as f64);
         while let Some(request) = log.request(0) {

@@ -1,5 +1,6 @@
 //! tablecast: a real-time table server. `main.rs` calls [`cli::main`]; start reading at [`server`].
 
+mod addresses;
 pub mod app;
 pub mod auth;
 pub mod cli;
@@ -11,6 +12,8 @@ pub mod reactor;
 pub mod server;
 pub mod settings;
 mod shard_thread;
+mod sys_topics;
+mod tls;
 pub mod tools;
 mod wheel;
 mod yaml;

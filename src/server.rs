@@ -1,7 +1,8 @@
 //! Start here: configuration → data directory → shards → listeners → signals → drain. Called by the command line.
 
+use crate::addresses::Addresses;
 use crate::app::App;
-use crate::auth::LocalOnly;
+use crate::auth::NoUsers;
 use crate::connection::Kind;
 use crate::progress::Shown;
 use crate::protocol::Catalog;
@@ -11,6 +12,8 @@ use crate::reactor::uring::Uring;
 use crate::reactor::{self, EventFd, Reactor};
 use crate::settings::{Address, DeletePayload, Driver, Mode, Settings};
 use crate::shard_thread::{DRAIN, Failure, Parts, STOP, ShardThread, Shared, describe, now_us};
+use crate::sys_topics::{SysTopics, Tally};
+use crate::tls::{Tls, TlsError};
 use shards::limits::Limits;
 use shards::link::{Links, Wake, mesh};
 use shards::log::recover::{self, RecoveryError};
@@ -18,9 +21,11 @@ use shards::manifest::{DataDirectory, DataError};
 use shards::progress::Progress;
 use shards::reshard::{ReshardError, reshard};
 use shards::schema::{TableDef, TableId};
+use shards::session::system_tables;
 use shards::shard::{self, Shard};
 use shards::storage::{Directory, FileName};
 use shards::topic::Routes;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::Ordering;
@@ -44,6 +49,8 @@ pub enum ServerError {
         what: &'static str,
         error: io::Error,
     },
+    /// A certificate or key.
+    Tls(TlsError),
     /// `--io uring` where io_uring does not work.
     Driver(String),
     /// A flush failed.
@@ -56,7 +63,7 @@ impl ServerError {
     /// See `tablecast --help`.
     pub fn exit_code(&self) -> u8 {
         match self {
-            ServerError::Driver(_) => 2,
+            ServerError::Driver(_) | ServerError::Tls(_) => 2,
             ServerError::Data(DataError::Io(..) | DataError::NoShard(_) | DataError::NoManifest(_))
             | ServerError::Reshard(_)
             | ServerError::Recovery { .. }
@@ -74,6 +81,7 @@ impl std::fmt::Display for ServerError {
             ServerError::Recovery { shard, error } => write!(f, "shard {shard}: {error}"),
             ServerError::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
             ServerError::Io { what, error } => write!(f, "{what}: {error}"),
+            ServerError::Tls(error) => write!(f, "TLS: {error}"),
             ServerError::Driver(why) => write!(f, "--io uring: {why}"),
             ServerError::Disk(error) => write!(f, "the disk failed: {error}"),
             ServerError::Bug => f.write_str("a thread panicked; the server cannot go on without it"),
@@ -94,12 +102,15 @@ struct Listening {
 /// Serves an app until a signal ends it.
 pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> {
     reactor::raise_descriptor_limit();
+    let tls = Tls::load(&settings.tls).map_err(ServerError::Tls)?.map(Arc::new);
     let uring = choose_driver(settings.io.driver)?;
     let cores: Arc<[usize]> = reactor::allowed_cores().into();
     let limits = limits(&settings);
     let mut data = open_data(&settings)?;
-    let ids = data.register(app.tables.iter()).map_err(ServerError::Data)?;
-    let tables: Vec<(TableId, Arc<TableDef>)> = ids.into_iter().zip(app.tables.into_iter().map(Arc::new)).collect();
+    let declared: Vec<TableDef> = app.tables.into_iter().chain(system_tables()).collect();
+    let ids = data.register(declared.iter()).map_err(ServerError::Data)?;
+    let tables: Vec<(TableId, Arc<TableDef>)> = ids.into_iter().zip(declared.into_iter().map(Arc::new)).collect();
+    let figures = tables.last().map(|(id, _)| *id);
     let count = data.manifest.shards;
     info!(app = app.name, %mode, shards = count, io = if uring { "io_uring" } else { "epoll" }, "starting");
 
@@ -118,9 +129,18 @@ pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> 
     let mut opened = opening.open_shards(links, settings.data.strict, &health)?;
     start_generated_keys(&mut opened, &tables);
 
+    let wanted = [
+        (Kind::Http, settings.http.address.clone()),
+        (Kind::Mqtt, settings.mqtt.address.clone()),
+        (Kind::Https, settings.https_address()),
+        (Kind::Mqtts, settings.mqtts_address()),
+    ];
     let catalog = Arc::new(catalog(tables, app.static_files, settings.http.cors, health));
-    let listeners = bind_all(&settings.http.address, &settings.mqtt.address, count)?;
-    let shared = Arc::new(Shared::default());
+    let listeners = bind_all(&wanted, count)?;
+    let shared = Arc::new(Shared::new(
+        Tally::new(opened.iter().map(Shard::counters)),
+        Addresses::new(settings.limits.connections_per_address),
+    ));
     let (sender, events) = mpsc::channel();
     let mut threads = Vec::new();
     let addresses: Vec<(Kind, SocketAddr)> = listeners[0].iter().map(|(own, _)| (own.kind, own.address)).collect();
@@ -129,6 +149,7 @@ pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> 
     {
         let core = settings.shards.pin.then(|| cores[usize::from(shard.index()) % cores.len()]);
         let kinds = listeners.iter().map(|(own, _)| own.kind).collect();
+        let is_first = shard.index() == 0;
         let parts = Parts {
             shard,
             catalog: catalog.clone(),
@@ -136,12 +157,15 @@ pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> 
             wake,
             shared: shared.clone(),
             kinds,
+            tls: tls.clone(),
             cores: cores.clone(),
+            accepts_per_second: settings.limits.accepts_per_second,
+            sys_topics: figures.filter(|_| is_first).map(SysTopics::new),
         };
         let sockets = listeners.into_iter().map(|(_, socket)| socket).collect();
         threads.push(start_thread(parts, sockets, core, uring, sender.clone())?);
     }
-    supervise(&events, &shared, &wakes, &addresses, &sender)?;
+    supervise(&events, &shared, &wakes, &addresses, &sender, tls.as_deref())?;
     for thread in threads {
         let _ = thread.join(); // its result has come over the channel
     }
@@ -153,6 +177,8 @@ pub(crate) fn limits(settings: &Settings) -> Limits {
     Limits {
         packet_bytes_max: settings.limits.packet_bytes_max,
         outbox_bytes_max: settings.limits.outbox_bytes_max,
+        subscriptions_max: settings.limits.subscriptions_per_connection,
+        sessions_max: settings.limits.sessions_max,
         ..Limits::default()
     }
 }
@@ -302,13 +328,13 @@ fn catalog(
         }
         by_number[at] = Some(definition);
     }
-    Catalog { tables: by_number, rest, sse, ws, mqtt, static_files, cors, authority: Box::new(LocalOnly), health }
+    Catalog { tables: by_number, rest, sse, ws, mqtt, static_files, cors, authority: Box::new(NoUsers), health }
 }
 
 /// One listening socket per address for each shard. Where the port is 0 the first socket decides it for all.
-fn bind_all(http: &Address, mqtt: &Address, shards: u16) -> Result<Vec<Vec<(Listening, TcpListener)>>, ServerError> {
+fn bind_all(wanted: &[(Kind, Address)], shards: u16) -> Result<Vec<Vec<(Listening, TcpListener)>>, ServerError> {
     let mut all: Vec<Vec<(Listening, TcpListener)>> = (0..shards).map(|_| Vec::new()).collect();
-    for (kind, address) in [(Kind::Http, http), (Kind::Mqtt, mqtt)] {
+    for (kind, address) in wanted {
         let mut port = None;
         let sockets = address.sockets();
         for mut wanted in sockets.iter().copied() {
@@ -328,7 +354,7 @@ fn bind_all(http: &Address, mqtt: &Address, shards: u16) -> Result<Vec<Vec<(List
                 let bound = listener.local_addr().map_err(io_error("listening socket"))?;
                 wanted = bound;
                 port = Some(bound.port());
-                own.push((Listening { kind, address: bound }, listener));
+                own.push((Listening { kind: *kind, address: bound }, listener));
             }
         }
     }
@@ -372,11 +398,14 @@ fn turn<R: Reactor>(
     sockets: Vec<TcpListener>,
     events: &mpsc::Sender<Event>,
 ) -> Result<(), ServerError> {
+    reactor.set_accept_rate(parts.accepts_per_second);
     for socket in sockets {
         reactor.listen(socket).map_err(io_error("listening socket"))?;
     }
+    let mut thread = ShardThread::new(reactor, parts);
+    thread.begin();
     let _ = events.send(Event::Ready);
-    ShardThread::new(reactor, parts).run().map_err(|failure| match failure {
+    thread.run().map_err(|failure| match failure {
         Failure::Disk(error) => ServerError::Disk(error),
         Failure::Reactor(error) => ServerError::Io { what: "reactor", error },
     })
@@ -389,8 +418,9 @@ fn supervise(
     wakes: &[Arc<EventFd>],
     addresses: &[(Kind, SocketAddr)],
     sender: &mpsc::Sender<Event>,
+    tls: Option<&Tls>,
 ) -> Result<(), ServerError> {
-    watch_signals(sender.clone())?;
+    watch_signals(sender.clone(), tls.is_some())?;
     let stop = |phase: u8| {
         shared.phase.fetch_max(phase, Ordering::AcqRel);
         wakes.iter().for_each(|wake| wake.wake());
@@ -406,8 +436,12 @@ fn supervise(
                     announce(addresses);
                 }
             }
+            Event::Signal(SIGHUP) => match tls.map_or(Ok(()), Tls::reload) {
+                Ok(()) => info!("SIGHUP: certificates and key read again; new connections use them"),
+                Err(error) => error!("SIGHUP: {error}; certificates and key stay as they were"),
+            },
             Event::Signal(signal) => {
-                let is_term = signal == signal_hook::consts::SIGTERM;
+                let is_term = signal == SIGTERM;
                 if shared.phase.load(Ordering::Acquire) == STOP {
                     std::process::exit(128 + signal); // asked twice
                 }
@@ -426,9 +460,10 @@ fn supervise(
     outcome
 }
 
-fn watch_signals(events: mpsc::Sender<Event>) -> Result<(), ServerError> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).map_err(io_error("signals"))?;
+/// `reloads`: SIGHUP has something to read again; otherwise it ends the process, as it does when a terminal is closed.
+fn watch_signals(events: mpsc::Sender<Event>, reloads: bool) -> Result<(), ServerError> {
+    let watched = [SIGTERM, SIGINT].into_iter().chain(reloads.then_some(SIGHUP));
+    let mut signals = signal_hook::iterator::Signals::new(watched).map_err(io_error("signals"))?;
     let watch = move || {
         for signal in signals.forever() {
             if events.send(Event::Signal(signal)).is_err() {
@@ -444,8 +479,7 @@ fn watch_signals(events: mpsc::Sender<Event>) -> Result<(), ServerError> {
 fn announce(addresses: &[(Kind, SocketAddr)]) {
     let mut text = String::new();
     for (kind, address) in addresses {
-        let kind = if *kind == Kind::Http { "http" } else { "mqtt" };
-        text.push_str(&format!("listening {kind} {address}\n"));
+        text.push_str(&format!("listening {} {address}\n", kind.name()));
     }
     text.push_str("ready\n");
     let mut out = io::stdout().lock();

@@ -10,6 +10,7 @@ pub use address::Address;
 pub use keys::{Key, SETTINGS};
 pub use layers::Layers;
 
+use shards::limits;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -25,6 +26,9 @@ pub enum Mode {
 pub struct Settings {
     pub http: HttpSettings,
     pub mqtt: MqttSettings,
+    pub https: SecureSettings,
+    pub mqtts: SecureSettings,
+    pub tls: TlsSettings,
     pub data: DataSettings,
     pub shards: ShardSettings,
     pub io: IoSettings,
@@ -43,6 +47,44 @@ pub struct HttpSettings {
 pub struct MqttSettings {
     pub address: Address,
     pub delete_payload: DeletePayload,
+}
+
+/// A listener that speaks TLS.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SecureSettings {
+    /// `None`: the usual port of localhost, if there is a certificate.
+    pub address: Option<Address>,
+}
+
+/// Files in PEM; read at start and again on SIGHUP.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TlsSettings {
+    /// The server's certificate, and those between it and a well-known one.
+    pub certificate: Option<PathBuf>,
+    /// Its private key. Given if and only if the certificate is.
+    pub key: Option<PathBuf>,
+    /// Certificates that sign those of clients.
+    pub client_ca: Option<PathBuf>,
+    /// `None`: [`ClientAuth::Optional`] if there is a `client_ca`.
+    pub client_auth: Option<ClientAuth>,
+}
+
+/// Whether clients show certificates of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// They are not asked.
+    None,
+    /// They may; one that is not valid is refused.
+    Optional,
+    /// Without one there is no connection.
+    Required,
+}
+
+impl TlsSettings {
+    pub fn client_auth(&self) -> ClientAuth {
+        let default = if self.client_ca.is_some() { ClientAuth::Optional } else { ClientAuth::None };
+        self.client_auth.unwrap_or(default)
+    }
 }
 
 /// What subscribers of a record get when it is deleted.
@@ -100,6 +142,14 @@ pub struct LimitSettings {
     pub packet_bytes_max: usize,
     /// Bytes that wait for one slow reader.
     pub outbox_bytes_max: usize,
+    /// `None`: the default for strangers, and no limit for clients on this machine.
+    pub connections_per_address: Option<usize>,
+    /// Of each shard.
+    pub accepts_per_second: u32,
+    /// Of an MQTT connection.
+    pub subscriptions_per_connection: usize,
+    /// MQTT sessions that outlive their connections.
+    pub sessions_max: usize,
 }
 
 impl Settings {
@@ -112,12 +162,37 @@ impl Settings {
         Settings {
             http: HttpSettings { address: Address::localhost(9926), cors },
             mqtt: MqttSettings { address: Address::localhost(1883), delete_payload: DeletePayload::Empty },
+            https: SecureSettings::default(),
+            mqtts: SecureSettings::default(),
+            tls: TlsSettings::default(),
             data: DataSettings { directory: PathBuf::from("./tablecast-data"), strict: false },
             shards: ShardSettings { count: None, pin: true },
             io: IoSettings { driver: Driver::Auto },
             log: LogSettings { level: tracing::Level::INFO, format: LogFormat::Text },
-            limits: LimitSettings { packet_bytes_max: 1 << 20, outbox_bytes_max: 4 << 20 },
+            limits: LimitSettings {
+                packet_bytes_max: limits::PACKET_BYTES_MAX,
+                outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
+                connections_per_address: None,
+                accepts_per_second: limits::ACCEPTS_PER_SECOND,
+                subscriptions_per_connection: limits::SUBSCRIPTIONS_PER_CONNECTION,
+                sessions_max: limits::SESSIONS_MAX,
+            },
         }
+    }
+
+    /// Where HTTPS is spoken.
+    pub fn https_address(&self) -> Address {
+        self.secure_address(&self.https, 9927)
+    }
+
+    /// Where MQTT over TLS is spoken.
+    pub fn mqtts_address(&self) -> Address {
+        self.secure_address(&self.mqtts, 8883)
+    }
+
+    fn secure_address(&self, own: &SecureSettings, port: u16) -> Address {
+        let default = if self.tls.certificate.is_some() { Address::localhost(port) } else { Address::Off };
+        own.address.clone().unwrap_or(default)
     }
 }
 

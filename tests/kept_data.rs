@@ -55,5 +55,5 @@ fn data_of_a_format_that_is_not_known_is_refused_with_the_reason() {
     std::fs::write(folder.path().join("manifest.json"), r#"{"format":1,"shards":2,"tables":[]}"#).expect("write");
     let options = Options { data: Some(folder.path().to_owned()), ..Options::default() };
     let refused = Server::try_start(options).expect_err("refused");
-    assert!(refused.contains("has format 1; this version reads format 2"), "{refused}");
+    assert!(refused.contains("has format 1; this version reads formats 2 to 3"), "{refused}");
 }

@@ -233,14 +233,7 @@ pub fn put(key: &str, number: u32) -> Write {
     sent.write_str("pad");
     sent.write_str(PADDING);
     let token = Some(Token { connection: CONNECTION, tag: 0 });
-    Write {
-        operation: Operation::Put,
-        table: TABLE,
-        body: Body::new(key.as_bytes(), &sent),
-        qos: 0,
-        origin: None,
-        token,
-    }
+    Write { token, ..Write::new(Operation::Put, TABLE, Body::new(key.as_bytes(), &sent)) }
 }
 
 const PADDING: &str = match std::str::from_utf8(&[b'x'; 166]) {

@@ -1,10 +1,13 @@
 //! What connections ask of tables, what they are told, and the messages in which shards pass both on.
 
 use crate::clock::Version;
-use crate::event::{Body, Event};
+use crate::event::{Body, Event, Terms};
 use crate::log::Position;
+use crate::replay::{ReplayRequest, Replayed};
 use crate::scan::{Chunk, ScanRef};
 use crate::schema::{Durability, TableId};
+use crate::session::{Receipt, Will};
+use crate::shard::Sharing;
 use crate::subscription::SubscriptionRef;
 use crate::topic::KeyFilter;
 use crate::validate::Violation;
@@ -44,13 +47,19 @@ pub struct Write {
     pub table: TableId,
     /// Key and document as sent (a well-formed map; empty for a delete or an empty message).
     pub body: Body,
-    pub qos: u8,
-    pub origin: Option<ConnectionRef>,
+    pub terms: Terms,
     /// Who wants to know. `None`: nobody waits for the outcome.
     pub token: Option<Token>,
+    /// It came at QoS 2: a second one with the same receipt is not applied.
+    pub receipt: Option<Receipt>,
 }
 
 impl Write {
+    /// One whose outcome nobody waits for.
+    pub fn new(operation: Operation, table: TableId, body: Body) -> Write {
+        Write { operation, table, body, terms: Terms::RELIABLE, token: None, receipt: None }
+    }
+
     /// What it costs to have this command waiting: 1, and 1 more for each KiB.
     pub fn weight(&self) -> u32 {
         weight(self.body.len())
@@ -116,12 +125,28 @@ pub enum Completion {
         token: Token,
         scan: ScanRef,
     },
-    /// The client identifier now belongs to this connection.
+    /// The client identifier now belongs to this connection; with what was stored of the session.
     Joined {
         connection: ConnectionRef,
+        stored: Option<Bytes>,
+        /// Something may be stored of it.
+        has_room: bool,
     },
     /// Another connection took over the client identifier.
     Evicted {
+        connection: ConnectionRef,
+    },
+    /// Whether all that a resumed client is to be given is still in the log.
+    Checked {
+        connection: ConnectionRef,
+        is_complete: bool,
+    },
+    /// Frames are held until the session has been saved.
+    Unsaved {
+        connection: ConnectionRef,
+    },
+    /// The client is so far behind that what it should be given is no longer in the log.
+    Lost {
         connection: ConnectionRef,
     },
     /// The connection does not read what it is sent; it must be closed.
@@ -142,9 +167,6 @@ pub enum Control {
         table: TableId,
         filter: KeyFilter,
     },
-    Interested {
-        subscription: SubscriptionRef,
-    },
     /// The next records after a key.
     Scan {
         scan: ScanRef,
@@ -156,16 +178,11 @@ pub enum Control {
     Credit {
         weight: u32,
     },
-    Join {
-        client_id: Box<str>,
-        connection: ConnectionRef,
-    },
-    Joined {
-        connection: ConnectionRef,
-    },
-    Leave {
-        client_id: Box<str>,
-        connection: ConnectionRef,
+    /// Events are to be read from the log, for a client of the sender.
+    Replay(ReplayRequest),
+    /// A session has ended.
+    ForgetReceipts {
+        session: u64,
     },
     Evict {
         connection: ConnectionRef,
@@ -187,6 +204,33 @@ pub enum Data {
         weight: u32,
     },
     Event(Event),
+    /// Events under the filter come from here on.
+    Interested {
+        subscription: SubscriptionRef,
+        reached: Position,
+    },
+    /// Everything of the sender up to here has been delivered.
+    Reached(Position),
+    Replayed(Replayed),
+    Sharing(Sharing),
+    /// A connection claims a client identifier.
+    Join {
+        client_id: Box<str>,
+        connection: ConnectionRef,
+        /// What is stored of the session is not wanted.
+        clean: bool,
+    },
+    Joined {
+        connection: ConnectionRef,
+        stored: Option<Bytes>,
+        has_room: bool,
+    },
+    Leave {
+        client_id: Box<str>,
+        connection: ConnectionRef,
+        /// To be sent after its delay.
+        will: Option<Will>,
+    },
     Chunk {
         scan: ScanRef,
         chunk: Chunk,
@@ -199,9 +243,9 @@ impl Data {
     pub fn weight(&self) -> u32 {
         match self {
             Data::Write(write) => write.weight(),
-            Data::Event(event) => weight(event.body.len()),
-            Data::Chunk { .. } => weight(crate::limits::SCAN_CHUNK_BYTES),
-            Data::Read { .. } | Data::Outcome { .. } => 1,
+            Data::Event(event) | Data::Sharing(Sharing::Event { event, .. }) => weight(event.body.len()),
+            Data::Chunk { .. } | Data::Replayed(_) => weight(crate::limits::SCAN_CHUNK_BYTES),
+            _ => 1,
         }
     }
 }

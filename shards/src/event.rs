@@ -2,7 +2,6 @@
 //! reference from there on.
 
 use crate::clock::Version;
-use crate::command::ConnectionRef;
 use crate::log::Position;
 use crate::schema::TableId;
 use bytes::Bytes;
@@ -14,54 +13,80 @@ pub enum EventKind {
     Message,
 }
 
+/// What a publisher asks of the delivery; kept in the log with the event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Quality of service of the write, 0 to 2: an upper bound for the delivery's [MQTT-3.8.4-8].
+    pub qos: u8,
+    /// The session that wrote it, where it does not want to hear itself; else 0.
+    pub publisher: u64,
+    /// When it is too old to be delivered, in milliseconds since 1970.
+    pub expires_ms: Option<u64>,
+}
+
+impl Terms {
+    /// Those of a write that does not come over MQTT: each subscriber hears of it as reliably as it asked for.
+    pub const RELIABLE: Terms = Terms { qos: 2, publisher: 0, expires_ms: None };
+}
+
 #[derive(Clone, Debug)]
 pub struct Event {
     pub kind: EventKind,
     pub table: TableId,
     pub version: Version,
-    /// The shard that owns the key, and how far it had come with this event.
+    /// The shard that owns the key, and the event's place in its history.
     pub shard: u16,
     pub position: Position,
-    /// Quality of service of the write: an upper bound for the delivery's [MQTT-3.8.4-8].
-    pub qos: u8,
-    /// Who wrote it, for subscribers that do not want to hear themselves.
-    pub origin: Option<ConnectionRef>,
+    /// Everything of that shard up to here has been delivered with this event.
+    pub reached: Position,
+    pub terms: Terms,
     pub body: Body,
 }
 
-/// An encoded key and a canonical document in one allocation.
+/// An encoded key, properties (encoded by a protocol; not looked into here) and a canonical document in one allocation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Body {
     bytes: Bytes,
     key_bytes: u16,
+    properties_bytes: u16,
 }
 
 impl Body {
     pub fn new(key: &[u8], document: &[u8]) -> Body {
-        let mut bytes = Vec::with_capacity(key.len() + document.len());
-        bytes.extend_from_slice(key);
-        bytes.extend_from_slice(document);
-        Body { bytes: bytes.into(), key_bytes: key.len() as u16 }
+        Body::with_properties(key, &[], document)
     }
 
-    /// `bytes` holds the key in its first `key_bytes` bytes.
-    pub fn from_parts(bytes: Vec<u8>, key_bytes: usize) -> Body {
-        Body::from_slice(bytes.into(), key_bytes)
+    pub fn with_properties(key: &[u8], properties: &[u8], document: &[u8]) -> Body {
+        let mut bytes = Vec::with_capacity(key.len() + properties.len() + document.len());
+        bytes.extend_from_slice(key);
+        bytes.extend_from_slice(properties);
+        bytes.extend_from_slice(document);
+        Body::from_slice(bytes.into(), key.len(), properties.len())
+    }
+
+    /// `bytes` holds the key, then properties, then the document.
+    pub fn from_parts(bytes: Vec<u8>, key_bytes: usize, properties_bytes: usize) -> Body {
+        Body::from_slice(bytes.into(), key_bytes, properties_bytes)
     }
 
     /// A part of a larger allocation, laid out in the same way.
-    pub fn from_slice(bytes: Bytes, key_bytes: usize) -> Body {
-        assert!(key_bytes <= bytes.len() && key_bytes <= usize::from(u16::MAX), "the key is a part of the bytes");
-        Body { bytes, key_bytes: key_bytes as u16 }
+    pub fn from_slice(bytes: Bytes, key_bytes: usize, properties_bytes: usize) -> Body {
+        let fits = key_bytes.max(properties_bytes) <= usize::from(u16::MAX);
+        assert!(fits && key_bytes + properties_bytes <= bytes.len(), "key and properties are parts of the bytes");
+        Body { bytes, key_bytes: key_bytes as u16, properties_bytes: properties_bytes as u16 }
     }
 
     pub fn key(&self) -> &[u8] {
         &self.bytes[..usize::from(self.key_bytes)]
     }
 
+    pub fn properties(&self) -> &[u8] {
+        &self.bytes[usize::from(self.key_bytes)..][..usize::from(self.properties_bytes)]
+    }
+
     /// Empty for a delete and for a message without payload.
     pub fn document(&self) -> &[u8] {
-        &self.bytes[usize::from(self.key_bytes)..]
+        &self.bytes[usize::from(self.key_bytes) + usize::from(self.properties_bytes)..]
     }
 
     pub fn len(&self) -> usize {

@@ -3,8 +3,10 @@
 //!
 //! Read [`shard`] first: it is the turn that everything else serves.
 
+pub mod client;
 pub mod clock;
 pub mod command;
+pub mod counters;
 pub mod date;
 pub mod document;
 pub mod event;
@@ -15,6 +17,7 @@ pub mod log;
 pub mod manifest;
 pub mod outbox;
 pub mod progress;
+pub mod replay;
 pub mod reshard;
 pub mod ring;
 pub mod scan;

@@ -8,6 +8,10 @@ pub struct Limits {
     pub packet_bytes_max: usize,
     /// Bytes that may wait for one connection before it is disconnected as too slow.
     pub outbox_bytes_max: usize,
+    /// Subscriptions of one MQTT connection.
+    pub subscriptions_max: usize,
+    /// MQTT sessions that outlive their connections, of the whole server.
+    pub sessions_max: usize,
     pub segments: SegmentSizes,
 }
 
@@ -16,6 +20,8 @@ impl Default for Limits {
         Limits {
             packet_bytes_max: PACKET_BYTES_MAX,
             outbox_bytes_max: OUTBOX_BYTES_MAX,
+            subscriptions_max: SUBSCRIPTIONS_PER_CONNECTION,
+            sessions_max: SESSIONS_MAX,
             segments: SegmentSizes::default(),
         }
     }
@@ -86,9 +92,30 @@ pub const DOCUMENT_DEPTH_MAX: usize = 64;
 pub const PROPERTIES_MAX: usize = 1024;
 /// Violations of the schema that one answer lists.
 pub const VIOLATIONS_MAX: usize = 32;
-/// Subscriptions of one connection.
-pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 100;
-/// QoS 1 messages sent to one connection and not yet acknowledged, whatever receive maximum it asked for.
+/// Topic aliases that one connection is taught, whatever it offers.
+pub const TOPIC_ALIASES_MAX: u16 = 256;
+/// Default for [`Limits::subscriptions_max`]: each takes memory on every shard.
+pub const SUBSCRIPTIONS_PER_CONNECTION: usize = 100;
+/// The highest value an operator may give it: a delivery to a client with overlapping ones looks at all of them.
+pub const SUBSCRIPTIONS_PER_CONNECTION_CEILING: usize = 10_000;
+/// Default and highest value for [`Limits::sessions_max`]: some 300 bytes of memory and disk each.
+pub const SESSIONS_MAX: usize = 1_000_000;
+/// Default for connections of one client address, not counting this machine's own: more are closed at once.
+pub const CONNECTIONS_PER_ADDRESS: usize = 256;
+/// Default for connections that one shard accepts in a second: those beyond it wait in the kernel, so that a flood
+/// leaves the shard most of its time.
+pub const ACCEPTS_PER_SECOND: u32 = 1000;
+/// Of them, how many may come at once: some milliseconds of work.
+pub const ACCEPTS_AT_ONCE: u32 = 64;
+/// Connections that one listening socket accepts in one turn.
+pub const ACCEPTS_PER_TURN: usize = 8;
+/// Of its descriptors the process keeps one in this many for other things than connections: log segments, backups.
+pub const DESCRIPTORS_KEPT_SHARE: u64 = 4;
+/// It keeps no more than this.
+pub const DESCRIPTORS_KEPT_MAX: u64 = 1024;
+/// How long accepting pauses where none are left for connections.
+pub const DESCRIPTORS_RETRY_US: u64 = 100_000;
+/// QoS 1 and 2 messages sent to one connection and not yet acknowledged, whatever receive maximum it asked for.
 pub const INFLIGHT_MAX: usize = 1024;
 
 /// Slots of a data lane between two shards: 256 KiB a pair, enough for a turn's worth of events.
@@ -150,6 +177,19 @@ pub const COMPACTION_RECORDS_PER_TURN: usize = 32;
 pub const REWRITE_BYTES: usize = 1 << 20;
 /// Writing them may keep the disk busy for one part in this many of the time.
 pub const WRITE_BEHIND_SHARE: u32 = 40;
+/// Records that one turn reads again from the log, for clients that are behind.
+pub const REPLAY_RECORDS_PER_TURN: usize = 8192;
+/// Time between two messages in which a shard tells its peers how far it has come, though none of them has asked.
+pub const REACHED_INTERVAL_US: u64 = 1_000_000;
+/// Messages that one member of a shared subscription holds unacknowledged: more would wait behind a slow one while
+/// others are idle.
+pub const SHARED_OUTSTANDING_MAX: usize = 64;
+/// Time between two copies of what a shard has counted.
+pub const TALLY_INTERVAL_US: u64 = 1_000_000;
+/// Time between two updates of the figures below `$SYS`: what mosquitto does by default.
+pub const FIGURES_INTERVAL_US: u64 = 10_000_000;
+/// Sessions that one turn looks at after a start, and wills that it sends.
+pub const SESSIONS_PER_TURN: usize = 64;
 /// Records that one turn removes because they have expired.
 pub const EXPIRED_PER_TURN: usize = 256;
 /// Default for [`SegmentSizes::read_at_start`]: some tens of milliseconds.

@@ -3,7 +3,7 @@
 //! `L`: each change of the number of shards makes a new layout (`reshard.rs`).
 
 use crate::limits::TABLES_MAX;
-use crate::log::format::FORMAT_VERSION;
+use crate::log::format::{FORMAT_VERSION, FORMAT_VERSION_LEAST};
 use crate::schema::{TableDef, TableId};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -20,6 +20,14 @@ pub struct Manifest {
     pub layout: u32,
     /// A table's number is its index here; tables that are no longer declared keep theirs.
     pub tables: Vec<TableName>,
+}
+
+impl Manifest {
+    /// The tables that are the server's own.
+    pub fn system_tables(&self) -> Vec<TableId> {
+        let system = self.tables.iter().enumerate().filter(|(_, name)| name.database == crate::session::SYSTEM);
+        system.map(|(number, _)| TableId(number as u16)).collect()
+    }
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -51,7 +59,11 @@ impl std::fmt::Display for DataError {
             DataError::Locked(path) => write!(f, "{}: another server has this data directory open", path.display()),
             DataError::Unreadable(path, error) => write!(f, "{}: {error}", path.display()),
             DataError::Format { found } => {
-                write!(f, "the data directory has format {found}; this version reads format {FORMAT_VERSION}")
+                write!(
+                    f,
+                    "the data directory has format {found}; this version reads formats {FORMAT_VERSION_LEAST} to \
+                     {FORMAT_VERSION}"
+                )
             }
             DataError::NoShard(path) => {
                 write!(
@@ -73,6 +85,11 @@ impl std::fmt::Display for DataError {
             }
         }
     }
+}
+
+fn check_format(manifest: &Manifest) -> Result<(), DataError> {
+    let known = (FORMAT_VERSION_LEAST..=FORMAT_VERSION).contains(&manifest.format);
+    if known { Ok(()) } else { Err(DataError::Format { found: manifest.format }) }
 }
 
 /// An open data directory. Dropping it lets another server in.
@@ -111,15 +128,16 @@ impl DataDirectory {
             }
             Err(error) => return Err(DataError::Io(file, error)),
         };
-        if manifest.format != FORMAT_VERSION {
-            return Err(DataError::Format { found: manifest.format });
-        }
+        check_format(&manifest)?;
+        let is_older = manifest.format < FORMAT_VERSION;
+        let manifest = Manifest { format: FORMAT_VERSION, ..manifest };
         let data = DataDirectory { path: path.to_owned(), manifest, _lock: lock };
         data.remove_other_layouts().map_err(wrap(path))?;
         // All directories are made before the first segment is.
         let paths = || (0..data.manifest.shards).map(|shard| data.shard_path(shard));
         match paths().find(|path| !path.exists()) {
             Some(missing) if paths().any(|path| holds_files(&path)) => Err(DataError::NoShard(missing)),
+            _ if is_older => data.save().map_err(wrap(path)).map(|()| data),
             _ => Ok(data),
         }
     }
@@ -129,9 +147,7 @@ impl DataDirectory {
         let file = path.join("manifest.json");
         let text = std::fs::read(&file).map_err(|error| DataError::Io(file.clone(), error))?;
         let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| DataError::Unreadable(file, error))?;
-        if manifest.format != FORMAT_VERSION {
-            return Err(DataError::Format { found: manifest.format });
-        }
+        check_format(&manifest)?;
         Ok(manifest)
     }
 

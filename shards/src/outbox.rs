@@ -2,14 +2,18 @@
 //! buffer per connection and turn. Small frames are copied one behind the other (one contiguous send); large ones are
 //! shared by reference. Idle connections hold no buffer: buffers come from a pool and go back to it.
 
+use crate::client::{Client, Phase, Source};
 use crate::command::ConnectionRef;
+use crate::counters::{Counter, Counters};
+use crate::event::Event;
 use crate::limits::{
-    FRAME_SHARE_BYTES_MIN, INFLIGHT_MAX, OUTBOX_POOL_BUFFER_BYTES, OUTBOX_POOL_BUFFER_BYTES_MAX, OUTBOX_POOL_BUFFERS,
+    FRAME_SHARE_BYTES_MIN, OUTBOX_POOL_BUFFER_BYTES, OUTBOX_POOL_BUFFER_BYTES_MAX, OUTBOX_POOL_BUFFERS,
     OUTBOX_RESERVE_BYTES, OUTBOX_STALL_BYTES,
 };
+use crate::log::Position;
 use crate::scan::ScanRef;
+use crate::schema::TableId;
 use bytes::Bytes;
-use std::collections::VecDeque;
 
 /// Which encoding of an event a subscriber gets. Subscribers of one kind share the encoded bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,13 +27,24 @@ pub struct FrameKind {
 }
 
 impl FrameKind {
-    /// To be acknowledged: carries a packet identifier.
-    pub const ACKNOWLEDGED: u8 = 1;
+    /// The bits that hold the quality of service: above 0 the frame carries a packet identifier.
+    const QOS: u8 = 3;
     /// Current state, not news: MQTT's RETAIN bit.
-    pub const RETAIN: u8 = 2;
+    pub const RETAIN: u8 = 4;
     /// The subscriber has seen everything up to
     /// [`crate::shard::FrameContext::seen`]: the frame may say so.
-    pub const POSITION: u8 = 4;
+    pub const POSITION: u8 = 8;
+    /// It may have been sent before.
+    pub const DUPLICATE: u8 = 16;
+
+    /// 0 to 2.
+    pub fn qos(self) -> u8 {
+        self.flags & FrameKind::QOS
+    }
+
+    pub fn with_qos(self, qos: u8) -> FrameKind {
+        FrameKind { flags: self.flags & !FrameKind::QOS | qos, ..self }
+    }
 
     pub fn has(self, flag: u8) -> bool {
         self.flags & flag != 0
@@ -47,11 +62,32 @@ pub struct Frame {
     pub bytes: Vec<u8>,
     /// Where the two bytes of the packet identifier stand.
     pub packet_id_at: Option<usize>,
+    /// 1 if it is counted as a message, and the bytes of its payload.
+    messages: u64,
+    payload_bytes: u64,
     /// The same bytes to share, made when first needed.
     shared: Option<Bytes>,
 }
 
 impl Frame {
+    fn empty(kind: FrameKind) -> Frame {
+        Frame { kind, bytes: Vec::new(), packet_id_at: None, messages: 0, payload_bytes: 0, shared: None }
+    }
+
+    fn fill(&mut self, kind: FrameKind, encode: impl FnOnce(&mut Vec<u8>) -> Option<Encoded>) {
+        self.kind = kind;
+        self.bytes.clear();
+        self.shared = None;
+        match encode(&mut self.bytes) {
+            Some(Encoded { packet_id_at, payload_bytes }) => {
+                self.packet_id_at = packet_id_at;
+                self.messages = payload_bytes.is_some().into();
+                self.payload_bytes = payload_bytes.unwrap_or_default() as u64;
+            }
+            None => self.bytes.clear(),
+        }
+    }
+
     fn shared(&mut self) -> Bytes {
         self.shared.get_or_insert_with(|| Bytes::copy_from_slice(&self.bytes)).clone()
     }
@@ -62,6 +98,8 @@ impl Frame {
 pub struct Frames {
     frames: Vec<Frame>,
     used: usize,
+    /// For frames that one subscriber alone gets.
+    own: Option<Frame>,
 }
 
 impl Frames {
@@ -75,16 +113,9 @@ impl Frames {
             Some(at) => at,
             None => {
                 if self.used == self.frames.len() {
-                    self.frames.push(Frame { kind, bytes: Vec::new(), packet_id_at: None, shared: None });
+                    self.frames.push(Frame::empty(kind));
                 }
-                let frame = &mut self.frames[self.used];
-                frame.kind = kind;
-                frame.bytes.clear();
-                frame.shared = None;
-                match encode(&mut frame.bytes) {
-                    Some(Encoded { packet_id_at }) => frame.packet_id_at = packet_id_at,
-                    None => frame.bytes.clear(),
-                }
+                self.frames[self.used].fill(kind, encode);
                 self.used += 1;
                 self.used - 1
             }
@@ -92,11 +123,61 @@ impl Frames {
         let frame = &mut self.frames[at];
         if frame.bytes.is_empty() { None } else { Some(frame) }
     }
+
+    /// A frame that is shared with nobody.
+    pub fn own(&mut self, kind: FrameKind, encode: impl FnOnce(&mut Vec<u8>) -> Option<Encoded>) -> Option<&mut Frame> {
+        let frame = self.own.get_or_insert_with(|| Frame::empty(kind));
+        frame.fill(kind, encode);
+        if frame.bytes.is_empty() { None } else { Some(frame) }
+    }
 }
 
 /// What an encoder says of the frame that it has appended.
 pub struct Encoded {
     pub packet_id_at: Option<usize>,
+    /// Of a message that is counted as such (MQTT).
+    pub payload_bytes: Option<usize>,
+}
+
+/// What a frame was made of.
+pub enum Origin<'a> {
+    Event {
+        shard: u16,
+        position: Position,
+    },
+    /// An event that was read from the log, for one client.
+    Replayed {
+        shard: u16,
+        position: Position,
+        shared: Option<u32>,
+    },
+    Row {
+        table: TableId,
+        key: &'a [u8],
+    },
+    /// It is in flight already, and sent again.
+    Again {
+        packet_id: u16,
+    },
+}
+
+impl Origin<'_> {
+    fn source(&self) -> Source {
+        match *self {
+            Origin::Event { shard, position } | Origin::Replayed { shard, position, .. } => {
+                Source::Event { shard, position }
+            }
+            Origin::Row { table, key } => Source::Row { table, key: key.into() },
+            Origin::Again { .. } => unreachable!("it has its place"),
+        }
+    }
+
+    fn shared(&self) -> Option<u32> {
+        match self {
+            Origin::Replayed { shared, .. } => *shared,
+            _ => None,
+        }
+    }
 }
 
 /// A part of a send that is not in the contiguous buffer: it goes before the byte at `at`.
@@ -122,45 +203,6 @@ impl SendBuffer {
     }
 }
 
-/// Packet identifiers of messages sent at QoS 1 and not yet acknowledged, and what waits for one to become free.
-struct Window {
-    /// Identifiers are 1 to this.
-    size: u16,
-    used: [u64; INFLIGHT_MAX / 64],
-    count: u16,
-    next: u16,
-    waiting: VecDeque<(Bytes, usize)>,
-}
-
-impl Window {
-    fn take(&mut self) -> Option<u16> {
-        if self.count == self.size {
-            return None;
-        }
-        loop {
-            let id = self.next;
-            self.next = if id == self.size { 1 } else { id + 1 };
-            let (word, bit) = (usize::from(id - 1) / 64, (id - 1) % 64);
-            if self.used[word] & (1 << bit) == 0 {
-                self.used[word] |= 1 << bit;
-                self.count += 1;
-                return Some(id);
-            }
-        }
-    }
-
-    fn free(&mut self, id: u16) -> bool {
-        if id == 0 || id > self.size {
-            return false;
-        }
-        let (word, bit) = (usize::from(id - 1) / 64, (id - 1) % 64);
-        let was_used = self.used[word] & (1 << bit) != 0;
-        self.used[word] &= !(1 << bit);
-        self.count -= u16::from(was_used);
-        was_used
-    }
-}
-
 #[derive(Default)]
 struct Outbox {
     generation: u32,
@@ -173,12 +215,15 @@ struct Outbox {
     /// The scans among those.
     stalled_scans: Vec<ScanRef>,
     waiting: SendBuffer,
-    /// Bytes in `waiting`, in the window's queue and in flight.
+    /// Bytes in `waiting`, held for the disk and in flight.
     bytes: usize,
+    /// Its client is behind: see there whether an event is to be left out.
+    is_behind: bool,
     /// Longer frames are left out, as the client asked; 0: no limit.
     frame_bytes_max: usize,
     in_flight_bytes: usize,
-    window: Option<Box<Window>>,
+    /// Of a connection that acknowledges.
+    client: Option<Box<Client>>,
 }
 
 /// The outboxes of a shard, by connection index.
@@ -187,13 +232,26 @@ pub struct Outboxes {
     boxes: Vec<Outbox>,
     dirty: Vec<u32>,
     overflowed: Vec<ConnectionRef>,
+    /// Connections whose session is to be saved: frames are held until it is.
+    unsaved: Vec<ConnectionRef>,
+    /// What is sent is counted here; whoever works for these connections may count on.
+    pub counters: Counters,
     pool: Vec<Vec<u8>>,
     bytes_max: usize,
 }
 
 impl Outboxes {
     pub fn new(shard: u16, bytes_max: usize) -> Outboxes {
-        Outboxes { shard, boxes: Vec::new(), dirty: Vec::new(), overflowed: Vec::new(), pool: Vec::new(), bytes_max }
+        Outboxes {
+            shard,
+            boxes: Vec::new(),
+            dirty: Vec::new(),
+            overflowed: Vec::new(),
+            unsaved: Vec::new(),
+            counters: Counters::default(),
+            pool: Vec::new(),
+            bytes_max,
+        }
     }
 
     pub fn open(&mut self, connection: ConnectionRef) {
@@ -225,12 +283,27 @@ impl Outboxes {
         }
     }
 
-    /// From now on at most `size` messages to be acknowledged are in flight to this connection.
-    pub fn set_window(&mut self, connection: ConnectionRef, size: u16) {
+    /// The connection acknowledges what it gets: at most `window` messages are in flight to it.
+    pub fn attach(&mut self, connection: ConnectionRef, client: Client) {
         if let Some(outbox) = self.get(connection) {
-            let size = size.clamp(1, INFLIGHT_MAX as u16);
-            let used = [0; INFLIGHT_MAX / 64];
-            outbox.window = Some(Box::new(Window { size, used, count: 0, next: 1, waiting: VecDeque::new() }));
+            outbox.is_behind = client.is_behind();
+            outbox.client = Some(Box::new(client));
+        }
+    }
+
+    pub fn client(&mut self, connection: ConnectionRef) -> Option<&mut Client> {
+        self.get(connection)?.client.as_deref_mut()
+    }
+
+    /// The client of an open connection, by its index.
+    pub fn client_at(&mut self, index: u32) -> Option<&mut Client> {
+        self.boxes.get_mut(index as usize)?.client.as_deref_mut()
+    }
+
+    /// To be called when a client has caught up with a shard.
+    pub fn update_behind(&mut self, connection: ConnectionRef) {
+        if let Some(outbox) = self.get(connection) {
+            outbox.is_behind = outbox.client.as_ref().is_some_and(|client| client.is_behind());
         }
     }
 
@@ -251,7 +324,9 @@ impl Outboxes {
     pub fn stall(&mut self, connection: ConnectionRef, scan: Option<ScanRef>) -> bool {
         let enough = (self.bytes_max / 2).min(OUTBOX_STALL_BYTES);
         let Some(outbox) = self.get(connection) else { return false };
-        let stalled = outbox.bytes > enough;
+        // A scan waits for a used-up window as well.
+        let has_room = scan.is_none() || outbox.client.as_ref().is_none_or(|client| client.room() > 0);
+        let stalled = outbox.bytes > enough || !has_room;
         if stalled {
             outbox.stalled = true;
             outbox.stalled_scans.extend(scan.filter(|scan| !outbox.stalled_scans.contains(scan)));
@@ -311,60 +386,113 @@ impl Outboxes {
         }
     }
 
-    /// Queues an event's frame. At the bound the connection is disconnected: it does not read.
-    pub fn push(&mut self, index: u32, frame: &mut Frame) {
+    /// Queues an event's frame. At the bound a client that acknowledges falls behind; another connection is
+    /// disconnected: it does not read.
+    pub fn push(&mut self, index: u32, frame: &mut Frame, origin: &Origin<'_>) {
         let Some(outbox) = self.boxes.get_mut(index as usize).filter(|outbox| outbox.open && !outbox.overflowed) else {
             return;
         };
         if outbox.frame_bytes_max != 0 && frame.bytes.len() > outbox.frame_bytes_max {
             return;
         }
+        let qos = frame.kind.qos();
         // Looked at before the frame: a single one that is larger than the bound still reaches who reads.
-        if outbox.bytes > self.bytes_max {
-            outbox.overflowed = true;
-            let generation = outbox.generation;
-            return self.overflowed.push(ConnectionRef { shard: self.shard, index, generation });
+        let is_full = outbox.bytes > self.bytes_max;
+        let mut packet_id = None;
+        if is_full || qos > 0 || outbox.is_behind {
+            let Some(client) = &mut outbox.client else {
+                if is_full {
+                    outbox.overflowed = true;
+                    let generation = outbox.generation;
+                    self.overflowed.push(ConnectionRef { shard: self.shard, index, generation });
+                    return;
+                }
+                return append_frame(outbox, index, frame, None, &mut self.pool, &mut self.dirty, &mut self.counters);
+            };
+            if let Origin::Event { shard, position } = *origin {
+                if outbox.is_behind && client.reads_later(shard, qos) {
+                    return;
+                }
+                if is_full || (qos > 0 && client.room() == 0) {
+                    client.fall_behind(shard, position, is_full);
+                    outbox.is_behind = true;
+                    outbox.stalled = true;
+                    return;
+                }
+            }
+            if let (1.., Some(at)) = (qos, frame.packet_id_at) {
+                let phase = if qos == 1 { Phase::AtLeastOnce } else { Phase::ExactlyOnce };
+                let id = match origin {
+                    Origin::Again { packet_id } => *packet_id,
+                    _ if client.room() == 0 => return,
+                    origin => client.begin(phase, origin.shared(), origin.source()),
+                };
+                // What comes behind a message that is held waits with it: the order stays.
+                let holds = client.is_durable && (phase == Phase::ExactlyOnce || !client.held.is_empty());
+                if holds && !matches!(origin, Origin::Again { .. }) {
+                    let start = client.held.len();
+                    client.held.extend_from_slice(&frame.bytes);
+                    client.held[start + at..start + at + 2].copy_from_slice(&id.to_be_bytes());
+                    outbox.bytes += frame.bytes.len();
+                    count(frame, &mut self.counters);
+                    if start == 0 {
+                        let generation = outbox.generation;
+                        self.unsaved.push(ConnectionRef { shard: self.shard, index, generation });
+                    }
+                    return;
+                }
+                packet_id = Some((at, id));
+            }
         }
-        outbox.bytes += frame.bytes.len();
-        let packet_id = match (frame.packet_id_at, &mut outbox.window) {
-            (Some(at), Some(window)) => match window.take() {
-                Some(id) => Some((at, id)),
-                None => return window.waiting.push_back((frame.shared(), at)),
-            },
-            _ => None,
-        };
-        if outbox.waiting.bytes.capacity() == 0 {
-            outbox.waiting.bytes = self.pool.pop().unwrap_or_else(|| Vec::with_capacity(OUTBOX_POOL_BUFFER_BYTES));
-        }
-        if frame.bytes.len() < FRAME_SHARE_BYTES_MIN {
-            append(&mut outbox.waiting, &frame.bytes, packet_id);
-        } else {
-            append_shared(&mut outbox.waiting, frame.shared(), packet_id);
-        }
-        if !outbox.dirty {
-            outbox.dirty = true;
-            self.dirty.push(index);
+        append_frame(outbox, index, frame, packet_id, &mut self.pool, &mut self.dirty, &mut self.counters);
+    }
+
+    /// The topic alias with which a frame may be sent, and whether the client knows it already. To be asked only for
+    /// frames that are pushed next.
+    pub fn alias(&mut self, index: u32, event: &Event, kind: FrameKind) -> Option<(u16, bool)> {
+        let bytes_max = self.bytes_max;
+        let outbox = self.boxes.get_mut(index as usize)?;
+        let client = outbox.client.as_deref_mut().filter(|client| client.alias_maximum > 0)?;
+        // The frame that teaches an alias must not be left out, nor be overtaken.
+        let is_sent = outbox.open && !outbox.overflowed && outbox.bytes <= bytes_max && outbox.frame_bytes_max == 0;
+        let qos = kind.qos();
+        let waits = client.reads_later(event.shard, qos) || (qos > 0 && (client.is_durable || client.room() == 0));
+        if is_sent && !waits { client.alias(event.table, kind.path, event.body.key()) } else { None }
+    }
+
+    /// Queues bytes that must not be sent before the session has been saved.
+    pub fn hold(&mut self, connection: ConnectionRef, body: impl FnOnce(&mut Vec<u8>)) {
+        let Some(outbox) = self.get(connection) else { return };
+        let Some(client) = &mut outbox.client else { return };
+        let start = client.held.len();
+        body(&mut client.held);
+        outbox.bytes += client.held.len() - start;
+        if start == 0 {
+            self.unsaved.push(connection);
         }
     }
 
-    /// The connection has acknowledged a message. False: there was none with this packet identifier.
-    pub fn acknowledge(&mut self, connection: ConnectionRef, packet_id: u16) -> bool {
-        let Some(window) = self.get(connection).and_then(|outbox| outbox.window.as_mut()) else { return false };
-        if !window.free(packet_id) {
-            return false;
+    /// The session is being saved: what is held now may go when that is done.
+    pub fn cover(&mut self, connection: ConnectionRef) {
+        if let Some(client) = self.client(connection) {
+            client.covered = client.held.len();
         }
-        let Some((bytes, at)) = window.waiting.pop_front() else { return true };
-        let packet_id = window.take().map(|id| (at, id));
-        let buffer = self.ready_buffer(connection);
-        let waiting = &mut self.boxes[connection.index as usize].waiting;
-        waiting.bytes = buffer;
-        if bytes.len() < FRAME_SHARE_BYTES_MIN {
-            append(waiting, &bytes, packet_id);
-        } else {
-            append_shared(waiting, bytes, packet_id);
+    }
+
+    /// The session has been saved: what was held then goes. True: more is held, it is to be saved again.
+    pub fn saved(&mut self, connection: ConnectionRef) -> bool {
+        let Some(client) = self.client(connection) else { return false };
+        let covered = std::mem::take(&mut client.covered);
+        let more = client.held.len() > covered;
+        let held = if more { client.held.split_off(covered) } else { Vec::new() };
+        let bytes = std::mem::replace(&mut client.held, held);
+        if let Some(outbox) = self.get(connection) {
+            outbox.bytes -= bytes.len(); // it is counted again where it goes
         }
-        self.mark(connection.index);
-        true
+        if !bytes.is_empty() {
+            self.write(connection, |out| out.extend_from_slice(&bytes));
+        }
+        more
     }
 
     /// Connections with something to send, to be asked with [`Outboxes::take`].
@@ -384,6 +512,9 @@ impl Outboxes {
         outbox.in_flight = true;
         let buffer = std::mem::take(&mut outbox.waiting);
         outbox.in_flight_bytes = buffer.len();
+        if outbox.client.is_some() {
+            self.counters[Counter::BytesSent] += outbox.in_flight_bytes as u64;
+        }
         Some(buffer)
     }
 
@@ -410,6 +541,41 @@ impl Outboxes {
 
     pub fn next_overflowed(&mut self) -> Option<ConnectionRef> {
         self.overflowed.pop()
+    }
+
+    /// A connection whose session is to be saved.
+    pub fn next_unsaved(&mut self) -> Option<ConnectionRef> {
+        self.unsaved.pop()
+    }
+}
+
+fn count(frame: &Frame, counters: &mut Counters) {
+    counters[Counter::MessagesSent] += frame.messages;
+    counters[Counter::PayloadBytesSent] += frame.payload_bytes;
+}
+
+fn append_frame(
+    outbox: &mut Outbox,
+    index: u32,
+    frame: &mut Frame,
+    packet_id: Option<(usize, u16)>,
+    pool: &mut Vec<Vec<u8>>,
+    dirty: &mut Vec<u32>,
+    counters: &mut Counters,
+) {
+    outbox.bytes += frame.bytes.len();
+    count(frame, counters);
+    if outbox.waiting.bytes.capacity() == 0 {
+        outbox.waiting.bytes = pool.pop().unwrap_or_else(|| Vec::with_capacity(OUTBOX_POOL_BUFFER_BYTES));
+    }
+    if frame.bytes.len() < FRAME_SHARE_BYTES_MIN {
+        append(&mut outbox.waiting, &frame.bytes, packet_id);
+    } else {
+        append_shared(&mut outbox.waiting, frame.shared(), packet_id);
+    }
+    if !outbox.dirty {
+        outbox.dirty = true;
+        dirty.push(index);
     }
 }
 

@@ -8,7 +8,7 @@
 //! no duplicate, and every record appears in its newest state.
 
 use crate::clock::Version;
-use crate::event::{Body, Event, EventKind};
+use crate::event::{Body, Event, EventKind, Terms};
 use crate::limits::SCAN_CHUNK_RECORDS;
 use crate::topic::{KeyFilter, Target};
 use std::collections::VecDeque;
@@ -25,6 +25,7 @@ pub struct ScanRef {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     pub version: Version,
+    pub terms: Terms,
     pub body: Body,
 }
 
@@ -194,7 +195,7 @@ impl Scan {
         };
         if source.done || source.upto.as_deref().is_some_and(|upto| key <= upto) {
             let place = source.rows.binary_search_by(|row| row.body.key().cmp(key));
-            let row = Row { version: event.version, body: event.body.clone() };
+            let row = Row { version: event.version, terms: event.terms, body: event.body.clone() };
             match (place, event.kind) {
                 (Ok(at), EventKind::Delete) => {
                     source.rows.remove(at);

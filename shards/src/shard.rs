@@ -17,29 +17,36 @@
 
 mod compaction;
 mod delivery;
+mod replay;
+mod sessions;
+mod sharing;
 mod write;
 
 use crate::clock::{Clock, Version};
-use crate::command::{Completion, ConnectionRef, Control, Data, Outcome, Refusal, Token, Write};
+use crate::command::{Completion, Control, Data, Outcome, Refusal, Token};
+use crate::counters::{Counter, Counters};
 use crate::event::Event;
-use crate::limits::{COMMANDS_OUTSTANDING_MAX, Limits, RING_MESSAGES_PER_TURN};
+use crate::limits::{COMMANDS_OUTSTANDING_MAX, Limits, REACHED_INTERVAL_US, RING_MESSAGES_PER_TURN};
 use crate::link::Links;
 use crate::log::format::RecordKind;
 use crate::log::recover::{self, Place, Recovery, RecoveryError};
 use crate::log::{Location, Log, Position, Unreadable, index};
 use crate::outbox::{Frames, Outboxes};
 use crate::progress::Progress;
+use crate::replay::ReplayRequest;
 use crate::scan::{Scan, ScanRef};
 use crate::schema::{TableDef, TableId};
-use crate::session::Sessions;
+use crate::session::{SYSTEM, Sessions, Will};
 use crate::storage::{Storage, StorageCompletion, StorageRequest};
 use crate::subscription::Subscription;
 use crate::table::{Entry, Table};
 use crate::validate::Builder;
 use compaction::Compaction;
 pub use delivery::{Encoder, FrameContext};
+use sharing::Groups;
+pub use sharing::Sharing;
 use slab::Slab;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -62,6 +69,14 @@ struct OpenScan {
     generation: u32,
     owner: ScanOwner,
     scan: Scan,
+}
+
+/// See `session.rs`.
+#[derive(Clone, Copy)]
+struct System {
+    sessions: Option<TableId>,
+    receipts: Option<TableId>,
+    figures: Option<TableId>,
 }
 
 /// Entries of an index that are loaded before progress is told.
@@ -93,15 +108,32 @@ pub struct Shard {
     scans: Slab<OpenScan>,
     /// Told apart, slots of `subscriptions` and `scans` can be used again.
     generations: u32,
+    /// The tables that are the server's own, where it has them.
+    system: System,
     sessions: Sessions,
+    /// After a start: the session that was looked at last, and whether it was the last one.
+    adopted_upto: Box<[u8]>,
+    sessions_are_adopted: bool,
+    /// By when they are due (milliseconds since 1970) and client identifier.
+    wills: BTreeMap<(u64, Box<str>), Will>,
+    /// Groups of shared subscriptions that live here.
+    groups: Groups,
     encoder: Box<dyn Encoder>,
     frames: Frames,
     key_text: String,
-    /// How far each shard had come with the last message from it.
+    /// How far each shard's events have been delivered here.
     seen: Vec<Position>,
+    /// What peers were last told of this shard, and when.
+    told: (Position, u64),
+    /// Clients that are to be given events of this shard's log, and the shards they are connected to.
+    replays: VecDeque<(u16, ReplayRequest)>,
+    /// Those that wait until what is held back has been delivered.
+    parked: Vec<(u16, ReplayRequest)>,
+    /// By table: history up to here may have been dropped.
+    pruned: Vec<Position>,
     pending: VecDeque<Pending>,
-    /// Writes that wait for room in the log, and the shards they came from.
-    deferred: VecDeque<(u16, Write)>,
+    /// Writes that wait for room in the log, what must not overtake them, and the shards they came from.
+    deferred: VecDeque<(u16, Data)>,
     /// Weight of this shard's connections' commands that have not been answered.
     outstanding: usize,
     /// Weight of the commands carried out for each shard that nobody waits for.
@@ -147,7 +179,7 @@ impl Shard {
 
     /// Fills the tables from the indexes of the log.
     fn load(&mut self, progress: &Progress) {
-        let Shard { log, tables, clock, expiries, .. } = self;
+        let Shard { log, tables, clock, expiries, system, .. } = self;
         let indexes: Vec<_> = log.sealed().iter().filter_map(|sealed| sealed.index.as_ref()).collect();
         indexes.iter().for_each(|index| clock.observe(index.max_version()));
         let now_ms = self.now_us / 1000;
@@ -175,7 +207,8 @@ impl Shard {
             if current != Some(found.table) {
                 finish(current.replace(found.table), &mut rows);
             }
-            if found.kind != RecordKind::Put || found.expires_ms.is_some_and(|at| at <= now_ms) {
+            let is_over = found.expires_ms.is_some_and(|at| at <= now_ms) || system.figures == Some(found.table);
+            if found.kind != RecordKind::Put || is_over {
                 return;
             }
             let location = Location { segment, offset: found.offset };
@@ -192,6 +225,7 @@ impl Shard {
             self.log.hold(segment, table, bytes);
         }
         self.seen[usize::from(self.index)] = self.log.position();
+        self.note_pruned();
     }
 
     fn new(parts: Parts<'_>, log: Log) -> Shard {
@@ -205,6 +239,11 @@ impl Shard {
         }
         let limits = Limits { segments: parts.limits.segment_sizes(), ..parts.limits };
         let shards = parts.links.shards();
+        let named = |name: &str| {
+            let is_it = |own: &&(TableId, Arc<TableDef>)| own.1.database == SYSTEM && own.1.name == name;
+            parts.tables.iter().find(is_it).map(|(id, _)| *id)
+        };
+        let system = System { sessions: named("sessions"), receipts: named("receipts"), figures: named("figures") };
         Shard {
             index: parts.index,
             now_us: parts.now_us,
@@ -224,11 +263,20 @@ impl Shard {
             subscriptions: Slab::new(),
             scans: Slab::new(),
             generations: 0,
+            system,
             sessions: Sessions::default(),
+            adopted_upto: Box::default(),
+            sessions_are_adopted: false,
+            wills: BTreeMap::new(),
+            groups: Groups::default(),
             encoder: parts.encoder,
             frames: Frames::default(),
             key_text: String::new(),
             seen: vec![Position::default(); shards],
+            told: (Position::default(), 0),
+            replays: VecDeque::new(),
+            parked: Vec::new(),
+            pruned: Vec::new(),
             pending: VecDeque::new(),
             deferred: VecDeque::new(),
             outstanding: 0,
@@ -256,6 +304,18 @@ impl Shard {
 
     fn now_ms(&self) -> u64 {
         self.now_us / 1000
+    }
+
+    /// What this shard has counted, and how much of everything it has.
+    pub fn counters(&self) -> Counters {
+        let mut counters = self.outboxes.counters;
+        let stored = self.system.sessions.map_or(0, |table| self.table(table).len());
+        let is_apps = |table: &&Table| table.definition.as_ref().is_some_and(|own| own.database != SYSTEM);
+        counters[Counter::SessionsStored] = stored as u64;
+        counters[Counter::Subscriptions] = self.subscriptions.len() as u64;
+        counters[Counter::Records] = self.tables.iter().filter(is_apps).map(|table| table.len() as u64).sum();
+        counters[Counter::RecordBytes] = self.log.live_bytes(|id| is_apps(&self.table(id)));
+        counters
     }
 
     /// The log, to look at.
@@ -297,7 +357,10 @@ impl Shard {
         self.ticks_us = ticks_us;
         self.evict_expired();
         self.apply_deferred();
+        self.adopt_sessions();
+        self.send_wills();
         self.compact();
+        self.serve_replays();
     }
 
     /// Takes what peers have sent. True: there may be more.
@@ -334,27 +397,21 @@ impl Shard {
         match message {
             Control::Interest { table, filter, subscription } => {
                 *self.table_mut(table).interest.entry(&filter) |= 1 << from;
-                self.send_control(from, Control::Interested { subscription });
+                let reached = self.reached();
+                self.send_data(from, Data::Interested { subscription, reached });
             }
             Control::NoInterest { table, filter } => self.table_mut(table).interest.edit(&filter, |shards| {
                 *shards &= !(1 << from);
                 *shards == 0
             }),
-            Control::Interested { subscription } => self.confirm(subscription),
             Control::Scan { scan, table, filter, after } => {
                 let chunk = self.chunk(table, &filter, after.as_deref());
-                let position = self.log.position();
+                let position = self.reached();
                 self.send_data(from, Data::Chunk { scan, chunk, position });
             }
             Control::Credit { weight } => self.outstanding -= weight as usize,
-            Control::Join { client_id, connection } => {
-                if let Some(previous) = self.sessions.join(client_id, connection) {
-                    self.send_control(previous.shard, Control::Evict { connection: previous });
-                }
-                self.send_control(from, Control::Joined { connection });
-            }
-            Control::Leave { client_id, connection } => self.sessions.leave(&client_id, connection),
-            Control::Joined { connection } => self.completions.push_back(Completion::Joined { connection }),
+            Control::ForgetReceipts { session } => self.drop_receipts(session),
+            Control::Replay(request) => self.replays.push_back((from, request)),
             Control::Evict { connection } => self.completions.push_back(Completion::Evicted { connection }),
         }
     }
@@ -374,26 +431,23 @@ impl Shard {
                 self.completions.push_back(Completion::Outcome { token, outcome });
             }
             Data::Event(event) => self.deliver(&event),
+            Data::Interested { subscription, reached } => self.confirm(from, subscription, reached),
+            Data::Reached(reached) => {
+                let seen = &mut self.seen[usize::from(from)];
+                *seen = reached.max(*seen);
+            }
+            Data::Replayed(replayed) => self.replayed(from, replayed),
+            Data::Sharing(message) => self.sharing(from, message),
+            message @ (Data::Join { .. } | Data::Leave { .. }) => self.session_message(from, message),
+            Data::Joined { connection, stored, has_room } => {
+                self.completions.push_back(Completion::Joined { connection, stored, has_room });
+            }
             Data::Chunk { scan, chunk, position } => {
-                self.seen[usize::from(from)] = position;
+                let seen = &mut self.seen[usize::from(from)];
+                *seen = position.max(*seen);
                 self.offer(from, scan, chunk);
             }
         }
-    }
-
-    /// Claims an MQTT client identifier; [`Completion::Joined`] follows.
-    pub fn join(&mut self, client_id: &str, connection: ConnectionRef) {
-        let owner = self.session_owner(client_id);
-        self.send_control(owner, Control::Join { client_id: client_id.into(), connection });
-    }
-
-    pub fn leave(&mut self, client_id: &str, connection: ConnectionRef) {
-        let owner = self.session_owner(client_id);
-        self.send_control(owner, Control::Leave { client_id: client_id.into(), connection });
-    }
-
-    fn session_owner(&self, client_id: &str) -> u16 {
-        crate::scan::owner(TableId(u16::MAX), client_id.as_bytes(), self.shards())
     }
 
     /// What the disk is to do now; asked until it gives nothing.
@@ -419,6 +473,7 @@ impl Shard {
             }
         };
         self.release_held_back();
+        self.replays.extend(self.parked.drain(..));
         let durable = self.log.durable_seq();
         while self.pending.front().is_some_and(|pending| pending.seq <= durable) {
             let Some(pending) = self.pending.pop_front() else { break };
@@ -444,14 +499,25 @@ impl Shard {
             .expiries
             .first()
             .map(|(at_ms, ..)| self.ticks_us.saturating_add(at_ms.saturating_mul(1000).saturating_sub(self.now_us)));
-        [self.log.deadline_us(), self.compaction_deadline_us(), expiry].into_iter().flatten().min()
+        [self.log.deadline_us(), self.compaction_deadline_us(), expiry, self.tells_at_us(), self.will_deadline_us()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// When peers are to be told how far this shard has come: what they note of clients must not grow old.
+    fn tells_at_us(&self) -> Option<u64> {
+        (self.shards() > 1 && self.told.0 != self.reached()).then_some(self.told.1 + REACHED_INTERVAL_US)
     }
 
     /// What sessions are to be told.
     pub fn completion(&mut self) -> Option<Completion> {
         match self.outboxes.next_overflowed() {
             Some(connection) => Some(Completion::Overflowed { connection }),
-            None => self.completions.pop_front(),
+            None => match self.outboxes.next_unsaved() {
+                Some(connection) => Some(Completion::Unsaved { connection }),
+                None => self.completions.pop_front(),
+            },
         }
     }
 
@@ -463,6 +529,13 @@ impl Shard {
                 self.send_control(to, Control::Credit { weight });
             }
         }
+        if self.tells_at_us().is_some_and(|at_us| at_us <= self.ticks_us) {
+            self.told = (self.reached(), self.ticks_us);
+            let own = self.index;
+            (0..self.shards() as u16)
+                .filter(|to| *to != own)
+                .for_each(|to| self.links.send_data(to, Data::Reached(self.told.0)));
+        }
         self.links.flush();
     }
 
@@ -470,7 +543,7 @@ impl Shard {
     pub fn may_sleep(&mut self) -> bool {
         // What was put off waits for the disk or for a peer; if neither is under way it can go on now.
         let put_off = !self.deferred.is_empty() && self.log.is_clean() && !self.links.is_congested();
-        self.links.may_sleep() && !(put_off && self.log.has_spare()) && !self.compacts()
+        self.links.may_sleep() && !(put_off && self.log.has_spare()) && !self.compacts() && self.replays.is_empty()
     }
 
     pub fn wake_up(&mut self) {
@@ -491,7 +564,8 @@ impl Shard {
         self.generations
     }
 
-    fn fan_out(&mut self, event: Event) {
+    fn fan_out(&mut self, mut event: Event) {
+        event.reached = self.reached();
         let table = &mut self.tables[usize::from(event.table.0)];
         if !table.interest.is_empty() {
             let text = table.codec.text(event.body.key(), &mut self.key_text);

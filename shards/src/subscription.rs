@@ -5,6 +5,8 @@
 //! its SUBACK or response head); *scanning* while the current records are handed out; then *live*.
 
 use crate::command::ConnectionRef;
+use crate::event::Event;
+use crate::log::Position;
 use crate::outbox::FrameKind;
 use crate::scan::ScanRef;
 use crate::topic::Target;
@@ -23,21 +25,52 @@ pub struct Request {
     pub targets: Vec<Target>,
     /// Encoding of the frames; path and flags are set per delivery.
     pub encoding: u8,
-    /// Highest quality of service of deliveries: 0 or 1.
+    /// Highest quality of service of deliveries, 0 to 2.
     pub qos: u8,
-    /// Events that the connection itself caused are left out (MQTT 5 §3.8.3.1).
-    pub no_local: bool,
+    /// Events that name this publisher are left out (MQTT 5 §3.8.3.1); 0: none.
+    pub no_local: u64,
     /// Deliveries of puts and deletes carry the RETAIN bit (MQTT 5 §3.8.3.1).
     pub retain_as_published: bool,
+    /// Goes with each delivery (MQTT 5 §3.3.2.3.8).
+    pub identifier: Option<u32>,
     /// The current records come first.
     pub snapshot: bool,
+    /// Of a client that is behind: what it was to be given begins after these positions of the shards.
+    pub since: Option<Arc<[Position]>>,
+    /// It is shared with the other members of the group of this name (MQTT 5 §4.8.2).
+    pub group: Option<Box<str>>,
+}
+
+impl Request {
+    /// At most once, beginning with the current records.
+    pub fn new(connection: ConnectionRef, targets: Vec<Target>, encoding: u8) -> Request {
+        Request {
+            connection,
+            targets,
+            encoding,
+            qos: 0,
+            no_local: 0,
+            retain_as_published: false,
+            identifier: None,
+            snapshot: true,
+            since: None,
+            group: None,
+        }
+    }
 }
 
 pub(crate) enum State {
-    Joining { missing: usize },
+    Joining {
+        missing: usize,
+    },
     Ready,
     Scanning(ScanRef),
     Live,
+    /// A member of a group: it is given events by the group, at this shard, under this number.
+    Shared {
+        home: u16,
+        group: u32,
+    },
 }
 
 pub(crate) struct Subscription {
@@ -46,18 +79,21 @@ pub(crate) struct Subscription {
     pub targets: Arc<[Target]>,
     pub encoding: u8,
     pub options: u8,
+    pub no_local: u64,
+    pub identifier: Option<u32>,
     pub snapshot: bool,
+    pub since: Option<Arc<[Position]>>,
     pub state: State,
     /// Per target, where this subscription stands in the list of live subscribers.
     pub places: Vec<u32>,
 }
 
 /// Bits of [`Subscriber::options`].
-pub(crate) const ACKNOWLEDGED: u8 = 1;
-pub(crate) const NO_LOCAL: u8 = 2;
+pub(crate) const QOS: u8 = 3;
 pub(crate) const RETAIN_AS_PUBLISHED: u8 = 4;
-/// An earlier target of the same subscription is on the same table: of two that match only the first delivers.
-pub(crate) const SHADOWED: u8 = 8;
+/// What it gets depends on more than this line: it leaves out its own events, has an identifier, or overlaps with
+/// another one of its client.
+pub(crate) const DETAILED: u8 = 8;
 
 /// One line of a list of live subscribers: all that fan-out looks at, in 16 bytes.
 #[derive(Clone, Copy)]
@@ -91,9 +127,25 @@ impl Subscription {
             connection: self.connection.index,
             subscription: index,
             kind,
-            options: self.options | if shadowed { SHADOWED } else { 0 },
+            options: self.options | if shadowed { DETAILED } else { 0 },
             target: target as u16,
         }
+    }
+
+    /// 0 to 2.
+    pub fn qos(&self) -> u8 {
+        self.options & QOS
+    }
+
+    /// Whether it wants an event of this publisher.
+    pub fn hears(&self, event: &Event) -> bool {
+        self.no_local == 0 || self.no_local != event.terms.publisher
+    }
+
+    /// Whether some key matches this and another one.
+    pub fn overlaps(&self, other: &Subscription) -> bool {
+        let meet = |a: &Target, b: &Target| a.table == b.table && a.filter.overlaps(&b.filter);
+        self.targets.iter().any(|own| other.targets.iter().any(|other| meet(own, other)))
     }
 
     /// Whether an earlier target delivers what `target` matches.

@@ -3,7 +3,7 @@
 
 use crate::clock::Version;
 use crate::document;
-use crate::event::Body;
+use crate::event::{Body, Terms};
 use crate::key::{KeyCodec, decode_integer};
 use crate::limits::{SCAN_CHUNK_BYTES, SCAN_CHUNK_RECORDS};
 use crate::log::{Location, Log};
@@ -139,6 +139,18 @@ impl Table {
         }
     }
 
+    /// At most `count` keys behind a key.
+    pub fn keys_after(&self, after: &[u8], count: usize) -> Vec<Box<[u8]>> {
+        let from = if after.is_empty() { Bound::Unbounded } else { Bound::Excluded(after) };
+        self.index.range::<[u8], _>((from, Bound::Unbounded)).take(count).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// The keys that begin with `prefix`.
+    pub fn keys_below(&self, prefix: &[u8]) -> Vec<Box<[u8]>> {
+        let found = self.index.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded)).map(|(key, _)| key);
+        found.take_while(|key| key.starts_with(prefix)).cloned().collect()
+    }
+
     pub fn len(&self) -> usize {
         self.index.len()
     }
@@ -233,13 +245,22 @@ impl Table {
     }
 }
 
+/// A row in a [`Gather`].
+struct Gathered {
+    version: Version,
+    terms: Terms,
+    key_bytes: usize,
+    properties_bytes: usize,
+    /// Of the row, in the bytes.
+    end: usize,
+}
+
 /// Rows that share one allocation.
 struct Gather<'a> {
     log: &'a Log,
     now_ms: u64,
     bytes: Vec<u8>,
-    /// Version, length of the key, end of the row in `bytes`.
-    rows: Vec<(Version, usize, usize)>,
+    rows: Vec<Gathered>,
     is_damaged: bool,
 }
 
@@ -250,22 +271,29 @@ impl Gather<'_> {
             self.is_damaged = true;
             return;
         };
-        if record.expires_ms.is_some_and(|at| at <= self.now_ms) {
+        if record.terms.expires_ms.is_some_and(|at| at <= self.now_ms) {
             return;
         }
         debug_assert!(document::is_well_formed(record.document), "the log holds canonical documents");
         self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(record.properties);
         self.bytes.extend_from_slice(record.document);
-        self.rows.push((entry.version, key.len(), self.bytes.len()));
+        self.rows.push(Gathered {
+            version: entry.version,
+            terms: record.terms,
+            key_bytes: key.len(),
+            properties_bytes: record.properties.len(),
+            end: self.bytes.len(),
+        });
     }
 
     fn finish(self, upto: Option<Box<[u8]>>, done: bool) -> Chunk {
         let bytes = Bytes::from(self.bytes);
         let mut start = 0;
-        let row = |(version, key_bytes, end): (Version, usize, usize)| {
-            let body = Body::from_slice(bytes.slice(start..end), key_bytes);
-            start = end;
-            Row { version, body }
+        let row = |own: Gathered| {
+            let body = Body::from_slice(bytes.slice(start..own.end), own.key_bytes, own.properties_bytes);
+            start = own.end;
+            Row { version: own.version, terms: own.terms, body }
         };
         Chunk { rows: self.rows.into_iter().map(row).collect(), upto, done, is_damaged: self.is_damaged }
     }

@@ -81,6 +81,22 @@ impl KeyFilter {
         }
     }
 
+    /// Whether some key matches both.
+    pub fn overlaps(&self, other: &KeyFilter) -> bool {
+        fn meet(a: &[Level], b: &[Level]) -> bool {
+            match (a.split_first(), b.split_first()) {
+                (Some((Level::Rest, _)), _) | (_, Some((Level::Rest, _))) | (None, None) => true,
+                (Some((Level::Name(a), _)), Some((Level::Name(b), _))) if a != b => false,
+                (Some((_, a)), Some((_, b))) => meet(a, b),
+                _ => false,
+            }
+        }
+        match (self, other) {
+            (KeyFilter::Pattern(a), KeyFilter::Pattern(b)) => meet(a, b),
+            (KeyFilter::Exact { text, .. }, filter) | (filter, KeyFilter::Exact { text, .. }) => filter.matches(text),
+        }
+    }
+
     /// Text with which every matching key starts.
     pub fn prefix(&self) -> String {
         match self {
@@ -241,11 +257,16 @@ impl Routes {
         found
     }
 
-    /// The parts of tables that a filter covers; empty: nothing that is exported can match.
+    /// The parts of tables that a filter covers; empty: nothing that is exported can match. Topics that begin with `$`
+    /// are below paths that do, and are named in full: no wildcard stands for that level [MQTT-4.7.2-1].
     pub fn compile(&self, filter: &[Level]) -> Vec<Target> {
         let mut targets: Vec<Target> = Vec::new();
         let mut shadowed_below = 0;
+        let is_reserved = matches!(filter.first(), Some(Level::Name(name)) if name.starts_with('$'));
         for (path, table, index) in &self.ordered {
+            if path.starts_with('$') != is_reserved {
+                continue;
+            }
             let names: Vec<&str> = levels(path).collect();
             if names.len() >= shadowed_below
                 && let Some(filter) = self.restrict(filter, &names, *table)

@@ -1,9 +1,10 @@
 //! Promise: once warm, an event costs a constant number of allocations, however many hear of it.
 
+use shards::client::{Client, Phase};
 use shards::command::{Completion, ConnectionRef, Operation, Write};
 use shards::event::Body;
 use shards::key::KeyCodec;
-use shards::limits::Limits;
+use shards::limits::{INFLIGHT_MAX, Limits};
 use shards::link::{Wake, mesh};
 use shards::outbox::{Encoded, FrameKind};
 use shards::schema::{Export, TableDef, TableId};
@@ -61,7 +62,7 @@ impl Encoder for Plain {
     fn encode(&mut self, kind: FrameKind, context: &FrameContext<'_>, out: &mut Vec<u8>) -> Option<Encoded> {
         out.extend_from_slice(&[0, 0]);
         out.extend_from_slice(context.document);
-        Some(Encoded { packet_id_at: kind.has(FrameKind::ACKNOWLEDGED).then_some(0) })
+        Some(Encoded { packet_id_at: (kind.qos() > 0).then_some(0), payload_bytes: Some(out.len()) })
     }
 }
 
@@ -115,17 +116,9 @@ impl World {
         for index in 0..subscribers {
             let connection = ConnectionRef { shard: 0, index, generation: 1 };
             world.shard.outboxes.open(connection);
-            world.shard.outboxes.set_window(connection, WINDOW);
+            world.shard.outboxes.attach(connection, Client::new(WINDOW, false));
             let target = Target { table: TABLE, path: 0, filter: KeyFilter::below("k") };
-            world.shard.subscribe(Request {
-                connection,
-                targets: vec![target],
-                encoding: 0,
-                qos,
-                no_local: false,
-                retain_as_published: false,
-                snapshot: false,
-            });
+            world.shard.subscribe(Request { qos, snapshot: false, ..Request::new(connection, vec![target], 0) });
             world.connections.push(connection);
         }
         world.turn(0);
@@ -138,8 +131,8 @@ impl World {
         self.shard.begin_turn(self.now_us, self.now_us);
         for _ in 0..events {
             let body = Body::new(&self.key, &[0x81, 0xa1, b'a', 0x01]);
-            let (operation, origin, token) = (Operation::Message, None, None);
-            self.shard.submit(Write { operation, table: TABLE, body, qos: 1, origin, token });
+            let operation = Operation::Message;
+            self.shard.submit(Write::new(operation, TABLE, body));
         }
         while let Some(request) = self.shard.storage_request() {
             let completion = match request {
@@ -172,9 +165,9 @@ impl World {
     fn acknowledge(&mut self, events: u16) {
         for _ in 0..events {
             for &connection in &self.connections {
-                assert!(self.shard.outboxes.acknowledge(connection, self.next_packet_id));
+                assert!(self.shard.acknowledge(connection, self.next_packet_id, Phase::AtLeastOnce));
             }
-            self.next_packet_id = self.next_packet_id % WINDOW + 1;
+            self.next_packet_id = self.next_packet_id % INFLIGHT_MAX as u16 + 1;
         }
     }
 

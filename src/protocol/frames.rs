@@ -4,6 +4,7 @@
 use super::format::{self, Format, write_json_text};
 use super::framing::{Opcode, write_chunk, write_header};
 use super::mqtt::packet::{PublishHead, Version};
+use super::mqtt::property;
 use super::payload::OCTET_STREAM;
 use shards::document::{self, Writer};
 use shards::event::EventKind;
@@ -80,43 +81,52 @@ impl FrameEncoder {
             return None;
         }
         self.payload.clear();
-        let mut content_type = None;
+        // What the publisher has said of the payload holds as long as it is passed on as it is.
+        let stored = context.properties;
+        let mut content_type = property::content_type_of(stored);
+        let mut payload_format = property::payload_format_of(stored);
         match (context.kind, document::opaque(context.document)) {
             (EventKind::Delete, _) if self.null_on_delete => self.payload.extend_from_slice(b"null"),
             (EventKind::Delete, _) => {}
             (_, _) if context.document.is_empty() => {}
             (_, Some((own_type, data))) => {
-                content_type = Some(own_type).filter(|own_type| *own_type != OCTET_STREAM);
+                content_type = content_type.or(Some(own_type).filter(|own_type| *own_type != OCTET_STREAM));
                 self.payload.extend_from_slice(data);
             }
             (_, None) => {
-                content_type = Some(format.media_type()).filter(|_| format != Format::Json);
+                let is_same = content_type.and_then(Format::of_media_type) == Some(format);
+                if !is_same {
+                    content_type = Some(format.media_type()).filter(|_| format != Format::Json);
+                    payload_format = payload_format.filter(|_| format == Format::Json);
+                }
                 format::encode(format, context.document, &mut self.payload);
             }
         }
-        let acknowledged = kind.has(FrameKind::ACKNOWLEDGED);
-        let payload_bytes = self.payload.len();
-        let start = out.len();
+        let (topic_alias, is_known) =
+            context.topic_alias.map_or((None, false), |(alias, is_known)| (Some(alias), is_known));
         let head = PublishHead {
             version,
-            qos: u8::from(acknowledged),
-            dup: false,
+            qos: kind.qos(),
+            dup: kind.has(FrameKind::DUPLICATE),
             retain: kind.has(FrameKind::RETAIN),
-            topic: (path, slash, context.key_text),
-            topic_alias: None,
-            payload_is_text: false,
+            topic: if is_known { ("", "", "") } else { (path, slash, context.key_text) },
+            topic_alias,
+            payload_format,
             content_type,
-            message_expiry: None,
-            properties: &[],
-            subscription_identifiers: &[],
-            payload_bytes,
+            // Rounded up: what is left of a second is not nothing.
+            message_expiry: context.expires_in_ms.map(|left| left.div_ceil(1000).min(u64::from(u32::MAX)) as u32),
+            properties: property::without_format(stored),
+            subscription_identifiers: context.identifiers,
+            payload_bytes: self.payload.len(),
         };
+        let start = out.len();
         if in_web_socket {
             write_header(Opcode::Binary, head.packet_bytes(), out);
         }
         let packet_id_at = head.write(out);
         out.extend_from_slice(&self.payload);
-        Some(Encoded { packet_id_at: packet_id_at.map(|at| at - start) })
+        let packet_id_at = packet_id_at.map(|at| at - start);
+        Some(Encoded { packet_id_at, payload_bytes: Some(self.payload.len()) })
     }
 
     fn sse(&mut self, kind: FrameKind, context: &FrameContext<'_>, out: &mut Vec<u8>) -> Encoded {
@@ -131,7 +141,7 @@ impl FrameEncoder {
         write_json_envelope(context, frame);
         frame.extend_from_slice(b"\n\n");
         write_chunk(frame, out);
-        Encoded { packet_id_at: None }
+        Encoded { packet_id_at: None, payload_bytes: None }
     }
 
     fn web_socket(&mut self, format: Format, context: &FrameContext<'_>, out: &mut Vec<u8>) -> Encoded {
@@ -150,7 +160,7 @@ impl FrameEncoder {
         };
         write_header(opcode, self.packet.len(), out);
         out.extend_from_slice(&self.packet);
-        Encoded { packet_id_at: None }
+        Encoded { packet_id_at: None, payload_bytes: None }
     }
 }
 

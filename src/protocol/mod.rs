@@ -15,6 +15,7 @@ pub mod ws;
 
 use format::{Decoder, Format};
 use shards::command::{Completion, ConnectionRef, Refusal};
+use shards::counters::Counter;
 use shards::schema::{TableDef, TableId};
 use shards::shard::Shard;
 use shards::topic::{Resolved, Routes, Target};
@@ -53,8 +54,9 @@ pub struct Credentials<'a> {
 
 /// Decides who may come in; the `auth` module has the real one.
 pub trait Authority: Send + Sync {
-    /// Whether a client from `address` may do everything there is. Without credentials it is whom the address makes it.
-    fn admits(&self, address: IpAddr, credentials: Option<Credentials<'_>>) -> bool;
+    /// Whether a client from `address` may do everything there is. `identity`: whom a certificate that was verified says
+    /// it is. Without credentials it is that, or whom the address makes it.
+    fn admits(&self, address: IpAddr, identity: Option<&str>, credentials: Option<Credentials<'_>>) -> bool;
 }
 
 /// Buffers that all sessions of a shard use in turn.
@@ -73,6 +75,8 @@ pub struct Context<'a> {
     pub scratch: &'a mut Scratch,
     pub connection: ConnectionRef,
     pub address: IpAddr,
+    /// Whom the client's certificate names, where TLS has verified one.
+    pub identity: Option<&'a str>,
     /// How bytes are wrapped on their way out.
     pub framing: framing::Framing,
 }
@@ -88,16 +92,43 @@ impl Context<'_> {
         match self.framing {
             framing::Framing::None => self.shard.outboxes.write(self.connection, body),
             framing::Framing::WebSocket => {
-                let packet = &mut self.scratch.packet;
-                packet.clear();
-                body(packet);
-                self.shard.outboxes.write(self.connection, |out| {
-                    framing::write_header(framing::Opcode::Binary, packet.len(), out);
-                    out.extend_from_slice(packet);
-                });
+                let packet = wrap(&mut self.scratch.packet, body);
+                self.shard.outboxes.write(self.connection, |out| out.extend_from_slice(packet));
             }
         }
     }
+
+    /// Writes one MQTT packet that is no message.
+    pub fn write_packet(&mut self, body: impl FnOnce(&mut Vec<u8>)) {
+        self.count(Counter::AnswersSent, 1);
+        self.write(body);
+    }
+
+    pub fn count(&mut self, counter: Counter, by: u64) {
+        self.shard.outboxes.counters[counter] += by;
+    }
+
+    /// Writes a packet that must not be sent before the session has been saved.
+    pub fn hold(&mut self, body: impl FnOnce(&mut Vec<u8>)) {
+        self.count(Counter::AnswersSent, 1);
+        match self.framing {
+            framing::Framing::None => self.shard.outboxes.hold(self.connection, body),
+            framing::Framing::WebSocket => {
+                let packet = wrap(&mut self.scratch.packet, body);
+                self.shard.outboxes.hold(self.connection, |out| out.extend_from_slice(packet));
+            }
+        }
+    }
+}
+
+/// A packet in a binary frame.
+fn wrap(scratch: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
+    scratch.clear();
+    let mut packet = Vec::new();
+    body(&mut packet);
+    framing::write_header(framing::Opcode::Binary, packet.len(), scratch);
+    scratch.extend_from_slice(&packet);
+    scratch
 }
 
 /// What becomes of the connection after a call.

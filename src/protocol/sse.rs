@@ -21,15 +21,7 @@ impl SseSession {
     /// The response head has been written already.
     pub fn open(context: &mut Context<'_>, target: Target) -> SseSession {
         let encoding = Encoding { protocol: Protocol::Sse, format: Format::Json };
-        let subscription = context.shard.subscribe(Request {
-            connection: context.connection,
-            targets: vec![target],
-            encoding: encoding.code(),
-            qos: 0,
-            no_local: false,
-            retain_as_published: false,
-            snapshot: true,
-        });
+        let subscription = context.shard.subscribe(Request::new(context.connection, vec![target], encoding.code()));
         SseSession { subscription: Some(subscription), next_comment_us: context.ticks_us() + COMMENT_US }
     }
 

@@ -4,10 +4,11 @@
 //! the end of them, so an edge is never lost to a pause or to a budget. Received bytes lie in one arena that is used
 //! from the start again after every [`Reactor::recycle`]. A write to disk blocks, so one helper thread does it.
 
-use super::{Commit, Completion, EventFd, Reactor, Received, Slot, pieces, shutdown};
+use super::{AcceptRate, Commit, Completion, EventFd, Reactor, Received, Slot, accepts, pieces, shutdown};
 use mio::net::{TcpListener, TcpStream};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use shards::limits::{ACCEPTS_PER_SECOND, ACCEPTS_PER_TURN, DESCRIPTORS_RETRY_US};
 use shards::link::Wake;
 use shards::outbox::SendBuffer;
 use std::collections::VecDeque;
@@ -31,10 +32,6 @@ const PIECE_BYTES_MIN: usize = 4 * 1024;
 const RECEIVE_BYTES_PER_CONNECTION: usize = 2 * PIECE_BYTES;
 /// After this many bytes in one poll, a connection's send lets others go first.
 const SEND_BYTES_PER_CONNECTION: usize = 256 * 1024;
-/// Connections that one poll accepts at one listener.
-const ACCEPTS_PER_POLL: usize = 256;
-/// How long accepting pauses after the process ran out of descriptors.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Completions that one poll hands over, so that the turn behind them comes round.
 const COMPLETIONS_PER_POLL: usize = 4096;
 /// Unread bytes that closing throws away, so that the peer can read what was sent last; see [`discard`].
@@ -120,6 +117,7 @@ pub struct Epoll {
     committed: Receiver<io::Result<()>>,
     committing: bool,
     wake: Arc<EventFd>,
+    accept_rate: AcceptRate,
     accept_retry: Option<Instant>,
     /// Completions made between polls.
     made: VecDeque<Completion>,
@@ -149,6 +147,7 @@ impl Epoll {
             committed,
             committing: false,
             wake,
+            accept_rate: AcceptRate::new(ACCEPTS_PER_SECOND),
             accept_retry: None,
             made: VecDeque::new(),
         })
@@ -257,18 +256,25 @@ impl Epoll {
             return;
         }
         for number in 0..self.listeners.len() {
-            for _ in 0..ACCEPTS_PER_POLL {
+            for _ in 0..ACCEPTS_PER_TURN {
                 if !self.listeners[number].waiting || completions.len() >= limit {
                     break;
                 }
+                if let Err(until) = accepts(&self.accept_rate, self.wake.as_raw_fd()) {
+                    self.accept_retry = Some(until);
+                    return; // the connections wait on, without another event
+                }
                 let accepted = self.listeners[number].socket.accept();
                 match accepted.and_then(|(stream, _)| self.adopt(stream)) {
-                    Ok(slot) => completions.push(Completion::Accepted { listener: number, slot }),
+                    Ok(slot) => {
+                        self.accept_rate.spend(Instant::now());
+                        completions.push(Completion::Accepted { listener: number, slot });
+                    }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => self.listeners[number].waiting = false,
                     Err(error) if is_passing(&error) => {}
-                    // Out of descriptors or of memory. The connections wait on, without another event.
+                    // Out of descriptors after all, or of memory.
                     Err(_) => {
-                        self.accept_retry = Some(Instant::now() + ACCEPT_RETRY);
+                        self.accept_retry = Some(Instant::now() + Duration::from_micros(DESCRIPTORS_RETRY_US));
                         return;
                     }
                 }
@@ -393,6 +399,10 @@ fn run_commits(commits: &Receiver<Commit>, results: &Sender<io::Result<()>>, wak
 }
 
 impl Reactor for Epoll {
+    fn set_accept_rate(&mut self, per_second: u32) {
+        self.accept_rate = AcceptRate::new(per_second);
+    }
+
     fn listen(&mut self, listener: std::net::TcpListener) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         let mut socket = TcpListener::from_std(listener);

@@ -1,7 +1,7 @@
 //! The only code that knows how bytes get in and out. A reactor belongs to one shard thread; its contract is a handful
 //! of operations and their completions, the same for both drivers:
 //!
-//! - [`uring`]: one io_uring per shard; multishot accept and receive, provided buffers, all sends of a turn submitted
+//! - [`uring`]: one io_uring per shard; multishot receive, provided buffers, all sends of a turn submitted
 //!   with one system call;
 //! - [`epoll`]: its twin on `mio`, where io_uring is forbidden (default container profiles).
 //!
@@ -13,6 +13,7 @@
 pub mod epoll;
 pub mod uring;
 
+use shards::limits::{ACCEPTS_AT_ONCE, DESCRIPTORS_KEPT_MAX, DESCRIPTORS_KEPT_SHARE, DESCRIPTORS_RETRY_US};
 use shards::link::Wake;
 use shards::outbox::SendBuffer;
 use std::fs::File;
@@ -20,7 +21,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A connection of one reactor. The generation tells it from earlier ones in the same slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,7 +61,60 @@ pub struct Commit {
     pub data: Arc<Vec<u8>>,
 }
 
+/// How fast connections may come in: a bucket of tokens, kept as the time at which it will be full.
+struct AcceptRate {
+    /// In which one token comes.
+    interval: Duration,
+    full_at: Instant,
+}
+
+impl AcceptRate {
+    fn new(per_second: u32) -> AcceptRate {
+        AcceptRate { interval: Duration::from_secs(1) / per_second, full_at: Instant::now() }
+    }
+
+    /// A connection has come in.
+    fn spend(&mut self, now: Instant) {
+        self.full_at = self.full_at.max(now) + self.interval;
+    }
+
+    /// How many may come in now; if none, the next may at the time that is the error.
+    fn tokens(&self, now: Instant) -> Result<usize, Instant> {
+        let missing = self.full_at.saturating_duration_since(now);
+        match (self.interval * ACCEPTS_AT_ONCE).saturating_sub(missing).as_nanos() / self.interval.as_nanos() {
+            0 => Err(self.full_at - self.interval * (ACCEPTS_AT_ONCE - 1)),
+            tokens => Ok(tokens as usize),
+        }
+    }
+}
+
+/// How many connections may be accepted now. The error: until when none may, because they come too fast or too few
+/// descriptors are left. `any`: an open descriptor.
+fn accepts(rate: &AcceptRate, any: i32) -> Result<usize, Instant> {
+    let now = Instant::now();
+    let tokens = rate.tokens(now)?;
+    if has_descriptors(any) { Ok(tokens) } else { Err(now + Duration::from_micros(DESCRIPTORS_RETRY_US)) }
+}
+
+/// Whether there are descriptors for connections; some are kept for other things.
+fn has_descriptors(any: i32) -> bool {
+    // SAFETY: plain system calls; the limit lives for the length of the call, and the new descriptor is closed at once.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        // The lowest free number tells how many are taken.
+        let free = libc::fcntl(any, libc::F_DUPFD_CLOEXEC, 0);
+        if free < 0 || libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) < 0 {
+            return false;
+        }
+        libc::close(free);
+        let kept = (limit.rlim_cur / DESCRIPTORS_KEPT_SHARE).min(DESCRIPTORS_KEPT_MAX);
+        (free as u64) < limit.rlim_cur - kept
+    }
+}
+
 pub trait Reactor {
+    /// Connections beyond so many a second wait in the kernel.
+    fn set_accept_rate(&mut self, per_second: u32);
     /// Starts accepting. Completions carry the number of calls before this one.
     fn listen(&mut self, listener: TcpListener) -> io::Result<()>;
     /// Accepts what waits already, then closes all listeners.
@@ -203,7 +257,7 @@ fn shutdown(fd: i32, how: i32) {
 }
 
 /// The pieces of a send from its byte `from` on, in order.
-fn pieces<'a>(buffer: &'a SendBuffer, mut from: usize, mut body: impl FnMut(&'a [u8])) {
+pub fn pieces<'a>(buffer: &'a SendBuffer, mut from: usize, mut body: impl FnMut(&'a [u8])) {
     let mut add = |slice: &'a [u8]| {
         let skip = from.min(slice.len());
         from -= skip;

@@ -4,8 +4,9 @@
 //! the operation's last completion. A slot is given out again only after its receive and its send are both final; user
 //! data carries slot and generation, so that late completions of an earlier connection are told apart.
 
-use super::{Commit, Completion, EventFd, Reactor, Received, Slot, peer_of, pieces, shutdown};
+use super::{AcceptRate, Commit, Completion, EventFd, Reactor, Received, Slot, accepts, peer_of, pieces, shutdown};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use shards::limits::{ACCEPTS_PER_SECOND, ACCEPTS_PER_TURN, DESCRIPTORS_RETRY_US};
 use shards::outbox::SendBuffer;
 use std::collections::VecDeque;
 use std::io;
@@ -23,8 +24,6 @@ const COMPLETIONS: u32 = 8 * SUBMISSIONS;
 const BUFFERS: u16 = 1024;
 const BUFFER_BYTES: usize = 4096;
 const BUFFER_GROUP: u16 = 0;
-/// How long accepting pauses after the process ran out of descriptors.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Completions that one poll hands over, so that the turn behind them comes round.
 const COMPLETIONS_PER_POLL: usize = 4096;
 
@@ -79,7 +78,8 @@ struct Connection {
 
 struct Listener {
     socket: TcpListener,
-    armed: bool,
+    /// Accepts that are with the kernel: each takes one connection, so that a flood comes in portions.
+    armed: usize,
 }
 
 struct Flush {
@@ -163,6 +163,9 @@ pub struct Uring {
     flush: Option<Flush>,
     wake: Arc<EventFd>,
     wake_count: Box<u64>,
+    accept_rate: AcceptRate,
+    /// Some accepts are not with the kernel that should be.
+    is_disarmed: bool,
     accept_retry: Option<Instant>,
     /// Completions made up by this driver: connections that were released.
     made: VecDeque<Completion>,
@@ -190,6 +193,8 @@ impl Uring {
             flush: None,
             wake,
             wake_count: Box::new(0),
+            accept_rate: AcceptRate::new(ACCEPTS_PER_SECOND),
+            is_disarmed: false,
             accept_retry: None,
             made: VecDeque::new(),
         };
@@ -295,12 +300,32 @@ impl Uring {
         self.push(opcode::RecvMulti::new(fd, BUFFER_GROUP).build().user_data(user_data(Tag::Receive, slot)));
     }
 
-    fn arm_accept(&mut self, number: usize) {
-        let listener = &mut self.listeners[number];
-        listener.armed = true;
-        let fd = types::Fd(listener.socket.as_raw_fd());
-        let data = user_data(Tag::Accept, Slot { index: number as u32, generation: 0 });
-        self.push(opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build().user_data(data));
+    /// Hands accepts to the kernel, as many as may be.
+    fn arm_accepts(&mut self) {
+        let mut left = match accepts(&self.accept_rate, self.wake.as_raw_fd()) {
+            Ok(left) => left,
+            Err(until) => {
+                self.accept_retry = Some(until);
+                return;
+            }
+        };
+        self.is_disarmed = false;
+        for number in 0..self.listeners.len() {
+            let listener = &mut self.listeners[number];
+            let missing = ACCEPTS_PER_TURN - listener.armed;
+            let count = missing.min(left);
+            self.is_disarmed |= count < missing;
+            listener.armed += count;
+            left -= count;
+            let fd = types::Fd(listener.socket.as_raw_fd());
+            let data = user_data(Tag::Accept, Slot { index: number as u32, generation: 0 });
+            for _ in 0..count {
+                let (address, length) = (std::ptr::null_mut(), std::ptr::null_mut());
+                let accept = opcode::Accept::new(fd, address, length).flags(libc::SOCK_CLOEXEC).build();
+                self.push(accept.user_data(data));
+            }
+        }
+        self.accept_retry = self.is_disarmed.then(|| Instant::now() + self.accept_rate.interval);
     }
 
     fn arm_wake(&mut self) {
@@ -367,24 +392,20 @@ impl Uring {
         }
     }
 
-    fn on_accept(&mut self, number: usize, result: i32, more: bool, completions: &mut Vec<Completion>) {
+    fn on_accept(&mut self, number: usize, result: i32, completions: &mut Vec<Completion>) {
+        if let Some(listener) = self.listeners.get_mut(number) {
+            listener.armed -= 1;
+            self.is_disarmed = true;
+        }
         if result >= 0 {
             // SAFETY: the kernel has just given this descriptor to us.
             let fd = unsafe { OwnedFd::from_raw_fd(result) };
             let slot = self.adopt(fd);
+            self.accept_rate.spend(Instant::now());
             completions.push(Completion::Accepted { listener: number, slot });
-        }
-        if more {
-            return;
-        }
-        let Some(listener) = self.listeners.get_mut(number) else { return };
-        listener.armed = false;
-        match -result {
-            libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => {
-                self.accept_retry = Some(Instant::now() + ACCEPT_RETRY);
-            }
-            libc::ECANCELED | libc::EINVAL | libc::EBADF => {}
-            _ => self.arm_accept(number),
+        } else if !is_passing(&io::Error::from_raw_os_error(-result)) {
+            // Out of descriptors after all, or of memory.
+            self.accept_retry = Some(Instant::now() + Duration::from_micros(DESCRIPTORS_RETRY_US));
         }
     }
 
@@ -501,11 +522,15 @@ impl Drop for Uring {
 }
 
 impl Reactor for Uring {
+    fn set_accept_rate(&mut self, per_second: u32) {
+        self.accept_rate = AcceptRate::new(per_second);
+    }
+
     fn listen(&mut self, listener: TcpListener) -> io::Result<()> {
         // The ring waits for connections only on a blocking socket; a non-blocking one would fail at once, again and again.
         listener.set_nonblocking(false)?;
-        self.listeners.push(Listener { socket: listener, armed: false });
-        self.arm_accept(self.listeners.len() - 1);
+        self.listeners.push(Listener { socket: listener, armed: 0 });
+        self.is_disarmed = true;
         Ok(())
     }
 
@@ -531,8 +556,10 @@ impl Reactor for Uring {
             // in the end: this makes it deaf now.
             shutdown(listener.socket.as_raw_fd(), libc::SHUT_RDWR);
             let data = user_data(Tag::Accept, Slot { index: number as u32, generation: 0 });
-            self.push(opcode::AsyncCancel::new(data).build().user_data(user_data(Tag::Ignore, NO_SLOT)));
+            let all = types::CancelBuilder::user_data(data).all();
+            self.push(opcode::AsyncCancel2::new(all).build().user_data(user_data(Tag::Ignore, NO_SLOT)));
         }
+        self.is_disarmed = false;
         self.accept_retry = None;
     }
 
@@ -584,18 +611,12 @@ impl Reactor for Uring {
 
     fn poll(&mut self, timeout: Option<Duration>, completions: &mut Vec<Completion>) -> io::Result<()> {
         let mut timeout = timeout;
+        if self.is_disarmed && self.accept_retry.is_none_or(|at| at <= Instant::now()) {
+            self.arm_accepts();
+        }
         if let Some(at) = self.accept_retry {
             let left = at.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                self.accept_retry = None;
-                for number in 0..self.listeners.len() {
-                    if !self.listeners[number].armed {
-                        self.arm_accept(number);
-                    }
-                }
-            } else {
-                timeout = Some(timeout.map_or(left, |timeout| timeout.min(left)));
-            }
+            timeout = Some(timeout.map_or(left, |timeout| timeout.min(left)));
         }
         if !self.made.is_empty() || !self.ring.completion().is_empty() {
             timeout = Some(Duration::ZERO);
@@ -608,7 +629,7 @@ impl Reactor for Uring {
             let tag = TAGS.get((data >> 56) as usize).copied().unwrap_or(Tag::Ignore);
             match tag {
                 Tag::Ignore => {}
-                Tag::Accept => self.on_accept(data as u32 as usize, result, cqueue::more(flags), completions),
+                Tag::Accept => self.on_accept(data as u32 as usize, result, completions),
                 Tag::Receive => match self.slot_of(data) {
                     Some(slot) => self.on_receive(slot, result, flags, completions),
                     None => self.to_recycle.extend(cqueue::buffer_select(flags)),

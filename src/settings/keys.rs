@@ -1,7 +1,9 @@
 //! Every setting, described once: this table drives the YAML file, the environment, the flags, the help text and the
 //! messages. Called by `layers` and by `cli` (for its flags).
 
-use super::{Address, DeletePayload, Driver, LogFormat, Settings};
+use super::{Address, ClientAuth, DeletePayload, Driver, LogFormat, Settings};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 /// One setting.
 pub struct Key {
@@ -77,6 +79,66 @@ pub const SETTINGS: &[Key] = &[
         set: |settings, text| {
             let choices = [("empty", DeletePayload::Empty), ("null", DeletePayload::Null)];
             choice(text, &choices).map(|value| settings.mqtt.delete_payload = value)
+        },
+    },
+    Key {
+        section: "https",
+        key: "address",
+        flag: "https",
+        value_name: "ADDRESS",
+        help: "Where to listen for HTTPS, if there is a certificate: port, host:port or off [default: localhost:9927]",
+        is_list: false,
+        set: |settings, text| address(text).map(|value| settings.https.address = Some(value)),
+    },
+    Key {
+        section: "mqtts",
+        key: "address",
+        flag: "mqtts",
+        value_name: "ADDRESS",
+        help: "Where to listen for MQTT over TLS, if there is a certificate: port, host:port or off \
+               [default: localhost:8883]",
+        is_list: false,
+        set: |settings, text| address(text).map(|value| settings.mqtts.address = Some(value)),
+    },
+    Key {
+        section: "tls",
+        key: "certificate",
+        flag: "tls-certificate",
+        value_name: "FILE",
+        help: "The server's certificate, followed by those between it and its CA, in PEM; read again on SIGHUP",
+        is_list: false,
+        set: |settings, text| file(text).map(|value| settings.tls.certificate = Some(value)),
+    },
+    Key {
+        section: "tls",
+        key: "key",
+        flag: "tls-key",
+        value_name: "FILE",
+        help: "The private key of the server's certificate, in PEM",
+        is_list: false,
+        set: |settings, text| file(text).map(|value| settings.tls.key = Some(value)),
+    },
+    Key {
+        section: "tls",
+        key: "clientCa",
+        flag: "tls-client-ca",
+        value_name: "FILE",
+        help: "Certificates that sign those of clients, in PEM",
+        is_list: false,
+        set: |settings, text| file(text).map(|value| settings.tls.client_ca = Some(value)),
+    },
+    Key {
+        section: "tls",
+        key: "clientAuth",
+        flag: "tls-client-auth",
+        value_name: "MODE",
+        help: "Whether clients must show a certificate: none, optional or required [default: optional with a client CA, \
+               else none]",
+        is_list: false,
+        set: |settings, text| {
+            let choices =
+                [("none", ClientAuth::None), ("optional", ClientAuth::Optional), ("required", ClientAuth::Required)];
+            choice(text, &choices).map(|value| settings.tls.client_auth = Some(value))
         },
     },
     Key {
@@ -205,10 +267,64 @@ pub const SETTINGS: &[Key] = &[
             size(text, min, max).map(|value| settings.limits.outbox_bytes_max = value)
         },
     },
+    Key {
+        section: "limits",
+        key: "connectionsPerAddress",
+        flag: "connections-per-address",
+        value_name: "COUNT",
+        help: "Connections that one client address may have: 1 to 1000000 \
+               [default: 256, and any number from this machine itself]",
+        is_list: false,
+        set: |settings, text| {
+            count(text, 1..=1_000_000).map(|value| settings.limits.connections_per_address = Some(value))
+        },
+    },
+    Key {
+        section: "limits",
+        key: "acceptsPerSecond",
+        flag: "accepts-per-second",
+        value_name: "COUNT",
+        help: "Connections that each shard accepts in a second; others wait: 1 to 100000 [default: 1000]",
+        is_list: false,
+        set: |settings, text| count(text, 1..=100_000).map(|value| settings.limits.accepts_per_second = value as u32),
+    },
+    Key {
+        section: "limits",
+        key: "subscriptionsPerConnection",
+        flag: "subscriptions-per-connection",
+        value_name: "COUNT",
+        help: "Subscriptions that one MQTT connection may have: 1 to 10000 [default: 100]",
+        is_list: false,
+        set: |settings, text| {
+            let range = 1..=shards::limits::SUBSCRIPTIONS_PER_CONNECTION_CEILING;
+            count(text, range).map(|value| settings.limits.subscriptions_per_connection = value)
+        },
+    },
+    Key {
+        section: "limits",
+        key: "sessionsMax",
+        flag: "sessions-max",
+        value_name: "COUNT",
+        help: "MQTT sessions that are kept beyond their connections: 1 to 1000000 [default: 1000000]",
+        is_list: false,
+        set: |settings, text| {
+            count(text, 1..=shards::limits::SESSIONS_MAX).map(|value| settings.limits.sessions_max = value)
+        },
+    },
 ];
+
+fn count(text: &str, range: RangeInclusive<usize>) -> Result<usize, String> {
+    let found = text.parse().ok().filter(|found| range.contains(found));
+    found.ok_or_else(|| format!("expected {}..={}", range.start(), range.end()))
+}
 
 fn address(text: &str) -> Result<Address, String> {
     Address::parse(text).ok_or_else(|| format!("expected {}", Address::EXPECTED))
+}
+
+fn file(text: &str) -> Result<PathBuf, String> {
+    // What is meant to be a path may be the contents of the file, by mistake.
+    if text.is_empty() || text.contains('\n') { Err("expected the path of a file".to_owned()) } else { Ok(text.into()) }
 }
 
 /// Origins as browsers send them (RFC 6454 §6.1): scheme, host and port, nothing after.

@@ -202,7 +202,7 @@ impl Output<'_> {
         };
         let table = self.data.table_name(record.table);
         let (key, hex) = key_text(record.key);
-        let expires = record.expires_ms.map(|at| date_text(at.saturating_mul(1000)));
+        let expires = record.terms.expires_ms.map(|at| date_text(at.saturating_mul(1000)));
         let mut document = Vec::new();
         if !record.document.is_empty() {
             encode(Format::Json, record.document, &mut document);

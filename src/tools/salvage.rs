@@ -249,7 +249,7 @@ fn likely_salt(bytes: &[u8], shard: u16) -> Option<u64> {
 mod tests {
     use super::*;
     use shards::clock::Version;
-    use shards::log::format::{RecordKind, begin_record, finish_record};
+    use shards::log::format::{RecordHead, RecordKind, begin_record, finish_record};
     use shards::schema::TableId;
 
     const SALT: u64 = 77;
@@ -272,7 +272,17 @@ mod tests {
             for record in 0..5 {
                 let start = body.len();
                 let key = format!("key {batch} {record}");
-                begin_record(RecordKind::Put, TableId(0), Version(1), false, key.as_bytes(), &mut body);
+                let head = RecordHead {
+                    kind: RecordKind::Put,
+                    table: TableId(0),
+                    version: Version(1),
+                    may_expire: false,
+                    qos: 0,
+                    publisher: 0,
+                    key: key.as_bytes(),
+                    properties: &[],
+                };
+                begin_record(&head, &mut body);
                 body.extend_from_slice(&[0xc0; 100]);
                 finish_record(start, None, &mut body);
             }

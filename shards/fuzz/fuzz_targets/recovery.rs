@@ -110,7 +110,17 @@ static SOUND: LazyLock<(Vec<(FileName, Vec<u8>)>, Vec<(u64, Vec<u8>, Vec<u8>)>)>
             let kind =
                 [RecordKind::Put, RecordKind::Put, RecordKind::Delete, RecordKind::Message][usize::from(number) % 4];
             let version = Version(u64::from(round) * 100 + u64::from(number) + 1);
-            log.append(kind, TableId(u16::from(number % 3)), version, number % 5 == 0, &[round, number % 16], write)
+            let head = RecordHead {
+            kind: kind,
+            table: TableId(u16::from(number % 3)),
+            version: version,
+            may_expire: number % 5 == 0,
+            qos: 0,
+            publisher: 0,
+            key: &[round, number % 16],
+            properties: &[],
+        };
+        log.append(&head, write)
                 .expect("room");
             if number % 3 == 0 {
                 if let Some(request) = log.request(0) {

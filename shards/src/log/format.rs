@@ -48,34 +48,41 @@
 //! |----|------|-------|
 //! | 0  | 4 | length, header and padding included |
 //! | 4  | 1 | kind: 1 put, 2 delete, 3 message |
-//! | 5  | 1 | flags: 1 it may expire |
+//! | 5  | 1 | flags: 1 it may expire; 2 and 4 quality of service (0 to 2); 8 the publisher is named |
 //! | 6  | 2 | table |
 //! | 8  | 8 | version |
 //! | 16 | 2 | length of the key |
-//! | 18 | 2 | zero |
+//! | 18 | 2 | length of the properties |
 //! | 20 | 4 | length of the document |
 //! | 24 | 4 | skipped: events that stood between the record before and this one (rewritten segments; else 0) |
 //! | 28 | 4 | checksum of bytes 0..28 and 32..length |
 //! | 32 | 8 | when it expires, in milliseconds since 1970, or 0; only if it may |
-//! | … | … | key, then document (canonical form) |
+//! | …  | 8 | the session that published it; only if it is named |
+//! | … | … | key, then properties (encoded, the protocol's affair), then document (canonical form) |
 
 use crate::clock::Version;
+use crate::event::Terms;
 use crate::schema::TableId;
 
 pub const SEGMENT_MAGIC: u32 = u32::from_le_bytes(*b"TCS1");
 pub const BATCH_MAGIC: u32 = u32::from_le_bytes(*b"TCB1");
-/// 1 was never released.
-pub const FORMAT_VERSION: u16 = 2;
+/// 1 was never released; 2 is 3 without quality of service, publisher and properties, and is still read.
+pub const FORMAT_VERSION: u16 = 3;
+/// The oldest that is read.
+pub const FORMAT_VERSION_LEAST: u16 = 2;
 pub const HEADER_BYTES: usize = 64;
 pub const RECORD_HEADER_BYTES: usize = 32;
-/// What a record may need beyond header, key and document: its expiry and padding.
-pub const RECORD_EXTRA_BYTES: usize = 8 + ALIGNMENT;
+/// What a record may need beyond header, key, properties and document: expiry, publisher and padding.
+pub const RECORD_EXTRA_BYTES: usize = EXPIRY_BYTES + PUBLISHER_BYTES + ALIGNMENT;
 /// Alignment of batches and records.
 pub const ALIGNMENT: usize = 8;
 
 const CHECKED: usize = HEADER_BYTES - 4;
 const FLAG_EXPIRES: u8 = 1;
+const QOS_SHIFT: u8 = 1;
+const FLAG_PUBLISHER: u8 = 8;
 const EXPIRY_BYTES: usize = 8;
+const PUBLISHER_BYTES: usize = 8;
 const RECORD_CHECKSUM_AT: usize = 28;
 
 pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
@@ -94,7 +101,7 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
 fn checked(bytes: &[u8], magic: u32) -> Option<&[u8]> {
     let header = bytes.get(..HEADER_BYTES)?;
     let sound = u32_at(header, 0) == magic
-        && u16_at(header, 4) == FORMAT_VERSION
+        && (FORMAT_VERSION_LEAST..=FORMAT_VERSION).contains(&u16_at(header, 4))
         && crc32c::crc32c(&header[..CHECKED]) == u32_at(header, CHECKED);
     sound.then_some(header)
 }
@@ -230,11 +237,11 @@ pub struct Record<'a> {
     pub kind: RecordKind,
     pub table: TableId,
     pub version: Version,
-    /// Milliseconds since 1970.
-    pub expires_ms: Option<u64>,
+    pub terms: Terms,
     /// Events that stood between the record before and this one.
     pub skipped: u32,
     pub key: &'a [u8],
+    pub properties: &'a [u8],
     pub document: &'a [u8],
 }
 
@@ -251,9 +258,12 @@ impl<'a> Record<'a> {
         let length = u32_at(header, 0) as usize;
         let kind = RecordKind::decode(header[4])?;
         let expires = header[5] & FLAG_EXPIRES != 0;
-        let key_at = RECORD_HEADER_BYTES + if expires { EXPIRY_BYTES } else { 0 };
+        let publisher_at = RECORD_HEADER_BYTES + if expires { EXPIRY_BYTES } else { 0 };
+        let has_publisher = header[5] & FLAG_PUBLISHER != 0;
+        let key_at = publisher_at + if has_publisher { PUBLISHER_BYTES } else { 0 };
         let key_end = key_at + usize::from(u16_at(header, 16));
-        let document_end = key_end.checked_add(u32_at(header, 20) as usize)?;
+        let document_at = key_end + usize::from(u16_at(header, 18));
+        let document_end = document_at.checked_add(u32_at(header, 20) as usize)?;
         if length > bytes.len() || !length.is_multiple_of(ALIGNMENT) || document_end > length {
             return None;
         }
@@ -261,10 +271,15 @@ impl<'a> Record<'a> {
             kind,
             table: TableId(u16_at(header, 6)),
             version: Version(u64_at(header, 8)),
-            expires_ms: expires.then(|| u64_at(bytes, RECORD_HEADER_BYTES)).filter(|at| *at > 0),
+            terms: Terms {
+                qos: (header[5] >> QOS_SHIFT & 3).min(2),
+                publisher: if has_publisher { u64_at(bytes, publisher_at) } else { 0 },
+                expires_ms: expires.then(|| u64_at(bytes, RECORD_HEADER_BYTES)).filter(|at| *at > 0),
+            },
             skipped: u32_at(header, 24),
             key: &bytes[key_at..key_end],
-            document: &bytes[key_end..document_end],
+            properties: &bytes[key_end..document_at],
+            document: &bytes[document_at..document_end],
         };
         Some((record, length))
     }
@@ -274,26 +289,42 @@ fn record_checksum(record: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&record[..RECORD_CHECKSUM_AT]), &record[RECORD_HEADER_BYTES..])
 }
 
+/// What is known of a record before its document is.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordHead<'a> {
+    pub kind: RecordKind,
+    pub table: TableId,
+    pub version: Version,
+    /// The document may say when it expires.
+    pub may_expire: bool,
+    /// 0 to 2.
+    pub qos: u8,
+    /// 0: not named.
+    pub publisher: u64,
+    pub key: &'a [u8],
+    pub properties: &'a [u8],
+}
+
 /// Appends a record up to its document, which is still to follow. [`finish_record`] closes it.
-pub fn begin_record(
-    kind: RecordKind,
-    table: TableId,
-    version: Version,
-    may_expire: bool,
-    key: &[u8],
-    out: &mut Vec<u8>,
-) {
+pub fn begin_record(head: &RecordHead<'_>, out: &mut Vec<u8>) {
     let mut header = [0; RECORD_HEADER_BYTES];
-    header[4] = kind as u8;
-    header[5] = if may_expire { FLAG_EXPIRES } else { 0 };
-    header[6..8].copy_from_slice(&table.0.to_le_bytes());
-    header[8..16].copy_from_slice(&version.0.to_le_bytes());
-    header[16..18].copy_from_slice(&(key.len() as u16).to_le_bytes());
+    header[4] = head.kind as u8;
+    header[5] = if head.may_expire { FLAG_EXPIRES } else { 0 }
+        | head.qos << QOS_SHIFT
+        | if head.publisher > 0 { FLAG_PUBLISHER } else { 0 };
+    header[6..8].copy_from_slice(&head.table.0.to_le_bytes());
+    header[8..16].copy_from_slice(&head.version.0.to_le_bytes());
+    header[16..18].copy_from_slice(&(head.key.len() as u16).to_le_bytes());
+    header[18..20].copy_from_slice(&(head.properties.len() as u16).to_le_bytes());
     out.extend_from_slice(&header);
-    if may_expire {
+    if head.may_expire {
         out.extend_from_slice(&[0; EXPIRY_BYTES]);
     }
-    out.extend_from_slice(key);
+    if head.publisher > 0 {
+        out.extend_from_slice(&head.publisher.to_le_bytes());
+    }
+    out.extend_from_slice(head.key);
+    out.extend_from_slice(head.properties);
 }
 
 /// Fills in expiry, lengths and checksum of the record that starts at `start` and ends with `out`, and pads it.
@@ -303,7 +334,12 @@ pub fn finish_record(start: usize, expires_ms: Option<u64>, out: &mut Vec<u8>) {
     if expiry_bytes > 0 {
         record[RECORD_HEADER_BYTES..][..EXPIRY_BYTES].copy_from_slice(&expires_ms.unwrap_or(0).to_le_bytes());
     }
-    let document_at = RECORD_HEADER_BYTES + expiry_bytes + usize::from(u16_at(record, 16));
+    let publisher_bytes = if record[5] & FLAG_PUBLISHER != 0 { PUBLISHER_BYTES } else { 0 };
+    let document_at = RECORD_HEADER_BYTES
+        + expiry_bytes
+        + publisher_bytes
+        + usize::from(u16_at(record, 16))
+        + usize::from(u16_at(record, 18));
     let document_bytes = (record.len() - document_at) as u32;
     out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
     let record = &mut out[start..];
@@ -368,18 +404,23 @@ mod tests {
         fn records_survive_and_a_flipped_bit_is_seen(
             key in proptest::collection::vec(any::<u8>(), 0..100),
             document in proptest::collection::vec(any::<u8>(), 0..100),
+            properties in proptest::collection::vec(any::<u8>(), 0..20), qos in 0u8..3, publisher in any::<u64>(),
             version in any::<u64>(), expires_ms in any::<Option<u64>>(), skipped in any::<u32>(), bit in any::<usize>(),
         ) {
             let mut out = vec![0; 8];
             let expires_ms = expires_ms.filter(|at| *at > 0);
-            begin_record(RecordKind::Put, TableId(7), Version(version), expires_ms.is_some(), &key, &mut out);
+            let (kind, table, version) = (RecordKind::Put, TableId(7), Version(version));
+            let may_expire = expires_ms.is_some();
+            let (key, properties) = (&key[..], &properties[..]);
+            let head = RecordHead { kind, table, version, may_expire, qos, publisher, key, properties };
+            begin_record(&head, &mut out);
             out.extend_from_slice(&document);
             finish_record(8, expires_ms, &mut out);
             set_skipped(&mut out[8..], skipped);
             let (record, length) = Record::decode(&out[8..]).unwrap();
             prop_assert_eq!(length, out.len() - 8);
-            let expected = Record { kind: RecordKind::Put, table: TableId(7), version: Version(version), expires_ms,
-                skipped, key: &key, document: &document };
+            let terms = Terms { qos, publisher, expires_ms };
+            let expected = Record { kind, table, version, terms, skipped, key, properties, document: &document };
             prop_assert_eq!(record, expected);
             let bit = bit % (length * 8);
             out[8 + bit / 8] ^= 1 << (bit % 8);

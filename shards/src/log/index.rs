@@ -259,7 +259,7 @@ impl IndexBuilder {
         self.keys.extend_from_slice(record.key);
         self.entries.push(Gathered {
             version: record.version,
-            expires_ms: record.expires_ms.unwrap_or(0),
+            expires_ms: record.terms.expires_ms.unwrap_or(0),
             offset,
             bytes,
             key_at,
@@ -355,8 +355,9 @@ mod tests {
             for (number, (table, key, kind, expires_ms)) in keys.iter().enumerate() {
                 let kind = RecordKind::decode(*kind).unwrap();
                 let expires_ms = expires_ms.filter(|at| *at > 0);
-                let record = Record { kind, table: TableId(*table), version: Version(number as u64), expires_ms,
-                    skipped: 0, key: key.as_bytes(), document: b"" };
+                let terms = crate::event::Terms { expires_ms, ..Default::default() };
+                let record = Record { kind, table: TableId(*table), version: Version(number as u64), terms,
+                    skipped: 0, key: key.as_bytes(), properties: b"", document: b"" };
                 builder.push(&record, number as u32 * 8, 40);
                 *bytes_of.entry(TableId(*table)).or_insert(0) += 40;
                 if kind != RecordKind::Message {

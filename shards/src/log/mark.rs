@@ -12,7 +12,7 @@
 //! | 16 | 12 | zero |
 //! | 28 | 4 | checksum of bytes 0..28 |
 
-use super::format::{FORMAT_VERSION, u16_at, u32_at, u64_at};
+use super::format::{FORMAT_VERSION, FORMAT_VERSION_LEAST, u16_at, u32_at, u64_at};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"TCM1");
 const MARK_BYTES: usize = 32;
@@ -47,7 +47,7 @@ pub fn decode(file: &[u8], shard: u16) -> Mark {
     let slot = |slot: &[u8]| {
         let mark = slot.get(..MARK_BYTES)?;
         let sound = u32_at(mark, 0) == MAGIC
-            && u16_at(mark, 4) == FORMAT_VERSION
+            && (FORMAT_VERSION_LEAST..=FORMAT_VERSION).contains(&u16_at(mark, 4))
             && u16_at(mark, 6) == shard
             && crc32c::crc32c(&mark[..CHECKED]) == u32_at(mark, CHECKED);
         sound.then(|| u64_at(mark, 8))

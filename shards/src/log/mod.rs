@@ -20,7 +20,7 @@ use crate::limits::{
 use crate::schema::TableId;
 use crate::storage::{Mapped, StorageCompletion, StorageRequest};
 use compact::RewriteDone;
-use format::{BatchHeader, HEADER_BYTES, RECORD_EXTRA_BYTES, RECORD_HEADER_BYTES, Record, RecordKind, SegmentHeader};
+use format::{BatchHeader, HEADER_BYTES, RECORD_EXTRA_BYTES, RECORD_HEADER_BYTES, Record, RecordHead, SegmentHeader};
 use index::{SegmentEnd, SegmentIndex};
 use job::{Done, Job};
 use mark::Mark;
@@ -29,6 +29,7 @@ use segment::{Walk, WalkedBatch};
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// Where a record stands.
@@ -60,6 +61,9 @@ pub enum Room {
     /// Something that was acknowledged cannot be read: nothing more is written.
     Damaged,
 }
+
+/// Is shown events: position, place and record.
+pub type Visit<'v> = dyn FnMut(Position, Option<Location>, Option<&Record<'_>>) -> ControlFlow<()> + 'v;
 
 /// A record that the log must have cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -317,6 +321,12 @@ impl Log {
         }
     }
 
+    /// What the newest records of these tables take up.
+    pub fn live_bytes(&self, of: impl Fn(TableId) -> bool) -> u64 {
+        let tables = self.usage.values().flat_map(|usage| usage.tables.iter().enumerate());
+        tables.filter(|(table, _)| of(TableId(*table as u16))).map(|(_, usage)| usage.live).sum()
+    }
+
     /// The position of the newest event.
     pub fn position(&self) -> Position {
         Position { epoch: self.epoch, seq: self.next_seq() - 1 }
@@ -423,16 +433,12 @@ impl Log {
     /// room that the caller asked for with [`Log::room`], and does not fit.
     pub fn append<E>(
         &mut self,
-        kind: RecordKind,
-        table: TableId,
-        version: Version,
-        may_expire: bool,
-        key: &[u8],
+        head: &RecordHead<'_>,
         document: impl FnOnce(usize, &mut Vec<u8>) -> Result<Option<u64>, E>,
     ) -> Result<Placed, Option<E>> {
         let bytes = Arc::get_mut(&mut self.open.bytes).expect("a batch is shared only while it is flushed");
         let start = bytes.len();
-        format::begin_record(kind, table, version, may_expire, key, bytes);
+        format::begin_record(head, bytes);
         let expires_ms = match document(bytes.len(), bytes) {
             Ok(expires_ms) => expires_ms,
             Err(error) => {
@@ -450,8 +456,8 @@ impl Log {
         let location = Location { segment: self.open.segment, offset: (self.open.offset + start) as u32 };
         self.open.count += 1;
         let usage = self.usage.entry(location.segment).or_default();
-        usage.max_version = version;
-        usage.table(table).bytes += length as u64;
+        usage.max_version = head.version;
+        usage.table(head.table).bytes += length as u64;
         Ok(Placed { location, bytes: length as u32, expires_ms })
     }
 
@@ -494,6 +500,55 @@ impl Log {
             let batch = WalkedBatch { header, at: 0, body: &batch.bytes[at..] };
             batch.records().for_each(|found| visit(found.seq, &found.record));
         }
+    }
+
+    /// Whether a segment was written by compaction.
+    pub fn is_rewritten(&self, segment: u32) -> bool {
+        let header = self.maps.get(&segment).and_then(|map| SegmentHeader::decode(map.bytes()));
+        header.is_some_and(|header| header.rewritten.is_some())
+    }
+
+    /// Shows the events after a position, in order, until `visit` breaks off: position, place and record. A record is
+    /// `None` for a look at a batch that is passed over, so that long walks can be broken off, too. `hint` is a place
+    /// that was shown before, at or before `from`.
+    pub fn events_after(&self, from: Position, hint: Option<Location>, visit: &mut Visit<'_>) -> ControlFlow<()> {
+        let durable = Position { epoch: self.epoch, seq: self.durable_seq };
+        let sealed = self.sealed.iter().map(|sealed| {
+            let epoch = sealed.index.as_ref().map_or(self.epoch, |index| index.end().epoch);
+            (sealed.segment, Position { epoch, seq: sealed.next_seq.saturating_sub(1) })
+        });
+        let on_disk = sealed.chain([(self.active.segment, durable)]).filter(|(_, last)| from < durable && *last > from);
+        for (segment, _) in on_disk {
+            let Some(map) = self.maps.get(&segment) else { continue };
+            let Some(header) = SegmentHeader::decode(map.bytes()) else { continue };
+            let mut walk = Walk::new(header, map.bytes());
+            if let Some(hint) = hint.filter(|hint| hint.segment == segment) {
+                walk.go_to(hint.offset as usize);
+            }
+            walk.pass_over(from, |position, at| visit(position, Some(Location { segment, offset: at as u32 }), None))?;
+            // What is not on disk yet may be in the map in part.
+            while let Some(batch) = walk.next_batch().filter(|batch| batch.header.first_seq <= self.durable_seq) {
+                let place = Some(Location { segment, offset: batch.at as u32 });
+                for found in batch.records() {
+                    let position = Position { epoch: batch.header.epoch, seq: found.seq };
+                    if position > from {
+                        visit(position, place, Some(&found.record))?;
+                    }
+                }
+            }
+        }
+        for batch in self.in_memory() {
+            let at = batch.header_at() + HEADER_BYTES;
+            let header = BatchHeader { first_seq: batch.first_seq, ..BatchHeader::default() };
+            let walked = WalkedBatch { header, at: 0, body: &batch.bytes[at..] };
+            for found in walked.records() {
+                let position = Position { epoch: self.epoch, seq: found.seq };
+                if position > from {
+                    visit(position, None, Some(&found.record))?;
+                }
+            }
+        }
+        ControlFlow::Continue(())
     }
 
     /// Has a job done, after those that were asked for earlier.

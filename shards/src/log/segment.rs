@@ -1,14 +1,15 @@
 //! Segments as a whole: reading the batches of one in order, and writing one anew (compaction, repair, re-sharding).
 
-use super::Location;
 use super::format::{
     ALIGNMENT, BATCH_MAGIC, BatchHeader, HEADER_BYTES, RECORD_HEADER_BYTES, Record, Rewritten, SegmentHeader,
     set_skipped, u32_at,
 };
 use super::index::{IndexBuilder, SegmentEnd};
+use super::{Location, Position};
 use crate::limits::REWRITE_BYTES;
 use crate::storage::{FileName, Storage};
 use std::io;
+use std::ops::ControlFlow;
 
 /// The batches of one segment, in order, as far as they are sound and continue the chain.
 pub struct Walk<'a> {
@@ -60,6 +61,34 @@ impl<'a> Walk<'a> {
         let body = self.bytes.get(start..start.checked_add(header.body_bytes as usize)?)?;
         let own = header.shard == self.header.shard && header.salt == self.header.salt;
         (own && crc32c::crc32c(body) == header.body_checksum).then_some((WalkedBatch { header, at, body }, checksum))
+    }
+
+    /// Goes on at a batch that was seen before. From there on only the batches themselves are checked.
+    pub fn go_to(&mut self, at: usize) {
+        if let Some((header, _)) = self.bytes.get(at..).and_then(BatchHeader::decode) {
+            (self.at, self.next_seq, self.checksum) = (at, header.first_seq, header.previous_checksum);
+        }
+    }
+
+    /// Passes over batches whose events all lie at or before a position, by their headers alone; `look` is shown the
+    /// position before each batch that is begun, and where it stands.
+    pub fn pass_over(
+        &mut self,
+        upto: Position,
+        mut look: impl FnMut(Position, usize) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        while let Some((header, checksum)) = self.bytes.get(self.at..).and_then(BatchHeader::decode) {
+            let next_at = self.at + HEADER_BYTES + header.body_bytes as usize;
+            let Some((next, _)) = self.bytes.get(next_at..).and_then(BatchHeader::decode) else { break };
+            let before = Position { epoch: next.epoch, seq: next.first_seq.saturating_sub(1) };
+            let is_own = next.salt == self.header.salt && next.previous_checksum == checksum;
+            if !is_own || before > upto || header.epoch > upto.epoch {
+                break;
+            }
+            (self.at, self.next_seq, self.checksum) = (next_at, next.first_seq, checksum);
+            look(before, next_at)?;
+        }
+        ControlFlow::Continue(())
     }
 
     /// The next batch; `None` at the end of the segment or at damage.

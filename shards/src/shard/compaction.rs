@@ -7,7 +7,7 @@ use crate::limits::{COMPACTION_IDLE_US, COMPACTION_INTERVAL_US, COMPACTION_RECOR
 use crate::log::compact::{self, Candidate, Fate, Rewrite, RewriteDone, Source};
 use crate::log::index::SegmentIndex;
 use crate::log::job::Job;
-use crate::log::{Location, Usage};
+use crate::log::{Location, Position, Usage};
 use crate::schema::{Retention, TableId};
 use std::collections::BTreeMap;
 
@@ -84,6 +84,7 @@ impl Shard {
             Phase::Idle => self.look(),
             Phase::LookingUp { rewrite, at } => self.look_up(rewrite, at),
             Phase::WaitingForDisk { mut rewrite, seq } if self.log.durable_seq() >= seq => {
+                self.note_drops(&rewrite);
                 rewrite.durable_seq = seq;
                 let output = rewrite.output;
                 self.log.enqueue(Job::Rewrite(rewrite));
@@ -159,6 +160,43 @@ impl Shard {
                 has_passed || bytes.is_some_and(|bytes| *newer > bytes / shards)
             })
             .collect()
+    }
+
+    /// Where history is about to be dropped, readers that come back are told so.
+    fn note_drops(&mut self, rewrite: &Rewrite) {
+        for source in &rewrite.sources {
+            let Some(end) = self.index_of(source.segment).map(|index| *index.end()) else { continue };
+            let upto = Position { epoch: end.epoch, seq: end.next_seq.saturating_sub(1) };
+            self.prune(&source.drop_history, upto);
+        }
+    }
+
+    fn prune(&mut self, tables: &[bool], upto: Position) {
+        if self.pruned.len() < tables.len() {
+            self.pruned.resize(tables.len(), Position::default());
+        }
+        for (pruned, _) in self.pruned.iter_mut().zip(tables).filter(|(_, dropped)| **dropped) {
+            *pruned = upto.max(*pruned);
+        }
+    }
+
+    /// After a start: what rewritten segments may have dropped earlier.
+    pub(super) fn note_pruned(&mut self) {
+        let rewritten = self.log.sealed().iter().filter(|sealed| self.log.is_rewritten(sealed.segment));
+        let found: Vec<(Vec<bool>, Position)> = rewritten
+            .filter_map(|sealed| {
+                let usage = self.log.usage(sealed.segment)?;
+                let epoch = sealed.index.as_ref()?.end().epoch;
+                let passed = |table: &crate::table::Table| {
+                    let Retention { window_us, bytes } =
+                        table.definition.as_ref().map(|definition| definition.retention).unwrap_or_default();
+                    bytes.is_some() || usage.max_version.0.saturating_add(window_us) <= self.now_us
+                };
+                let tables = self.tables.iter().map(passed).collect();
+                Some((tables, Position { epoch, seq: sealed.next_seq.saturating_sub(1) }))
+            })
+            .collect();
+        found.iter().for_each(|(tables, upto)| self.prune(tables, *upto));
     }
 
     fn index_of(&self, segment: u32) -> Option<&SegmentIndex> {

@@ -1,21 +1,23 @@
 //! Fan-out: one function through which all delivery passes, and the subscriptions and scans that it serves.
 
+use super::sharing::is_group;
 use super::{ScanOwner, Shard};
 use crate::clock::Version;
 use crate::command::{Completion, ConnectionRef, Control};
 use crate::event::{Event, EventKind};
 use crate::key::KeyCodec;
 use crate::log::Position;
-use crate::outbox::{Encoded, FrameKind, Frames, Outboxes};
+use crate::outbox::{Encoded, FrameKind, Frames, Origin, Outboxes};
 use crate::scan::{Chunk, Row, ScanRef, Step, Verdict, owner};
 use crate::schema::{TableDef, TableId};
 use crate::subscription::{
-    ACKNOWLEDGED, NO_LOCAL, RETAIN_AS_PUBLISHED, Request, SHADOWED, State, Subscriber, Subscription, SubscriptionRef,
+    DETAILED, QOS, RETAIN_AS_PUBLISHED, Request, State, Subscriber, Subscription, SubscriptionRef,
 };
 use crate::topic::{KeyFilter, Target};
 use std::sync::Arc;
 
 /// Everything an encoder may put into a frame.
+#[derive(Clone, Copy)]
 pub struct FrameContext<'a> {
     pub table: &'a TableDef,
     pub codec: KeyCodec,
@@ -23,8 +25,16 @@ pub struct FrameContext<'a> {
     pub key: &'a [u8],
     pub key_text: &'a str,
     pub version: Version,
+    /// As the publisher's protocol has encoded them.
+    pub properties: &'a [u8],
     /// Canonical; empty for a delete and for a message without payload.
     pub document: &'a [u8],
+    /// How long it is still worth delivering.
+    pub expires_in_ms: Option<u64>,
+    /// A topic alias, and whether the subscriber knows what it stands for (MQTT 5 §3.3.2.3.4).
+    pub topic_alias: Option<(u16, bool)>,
+    /// Of the subscriptions that it is delivered for.
+    pub identifiers: &'a [u32],
     /// How far each shard has come, as a subscriber that is live has seen it.
     pub seen: &'a [Position],
 }
@@ -35,64 +45,104 @@ pub trait Encoder: Send {
     fn encode(&mut self, kind: FrameKind, context: &FrameContext<'_>, out: &mut Vec<u8>) -> Option<Encoded>;
 }
 
-/// Whether a subscriber hears of an event, and in which kind of frame.
-fn kind_for(
-    subscriber: &Subscriber,
-    subscription: impl FnOnce() -> Option<(ConnectionRef, bool)>,
-    event: &Event,
-) -> Option<FrameKind> {
-    let options = subscriber.options;
-    let mut kind = subscriber.kind;
-    if options & ACKNOWLEDGED != 0 && event.qos > 0 {
-        kind = kind.with(FrameKind::ACKNOWLEDGED);
-    }
-    if options & RETAIN_AS_PUBLISHED != 0 && event.kind != EventKind::Message {
-        kind = kind.with(FrameKind::RETAIN);
-    }
-    if options & (NO_LOCAL | SHADOWED) != 0 {
-        let (connection, shadowed) = subscription()?;
-        if shadowed || (options & NO_LOCAL != 0 && event.origin == Some(connection)) {
-            return None;
+/// The kind of frame in which a subscriber hears of an event.
+fn kind_for(subscriber: &Subscriber, event: &Event) -> FrameKind {
+    let kind = subscriber.kind.with_qos((subscriber.options & QOS).min(event.terms.qos));
+    let retain = subscriber.options & RETAIN_AS_PUBLISHED != 0 && event.kind != EventKind::Message;
+    if retain { kind.with(FrameKind::RETAIN) } else { kind }
+}
+
+/// The one delivery in which a client hears of an event that several of its subscriptions match [MQTT-3.3.4-2].
+pub(super) struct Merged {
+    pub connection: u32,
+    pub kind: FrameKind,
+    pub identifiers: Vec<u32>,
+}
+
+/// Adds a subscription's part to the deliveries of an event: one per client and topic name.
+pub(super) fn merge(all: &mut Vec<Merged>, subscriber: Subscriber, subscription: &Subscription, event: &Event) {
+    let kind = kind_for(&subscriber, event);
+    let same = |own: &&mut Merged| own.connection == subscriber.connection && own.kind.path == kind.path;
+    match all.iter_mut().find(same) {
+        Some(own) => {
+            let retain = if kind.has(FrameKind::RETAIN) { own.kind.with(FrameKind::RETAIN) } else { own.kind };
+            own.kind = retain.with_qos(own.kind.qos().max(kind.qos()));
+            own.identifiers.extend(subscription.identifier);
+        }
+        None => {
+            let identifiers = subscription.identifier.into_iter().collect();
+            all.push(Merged { connection: subscriber.connection, kind, identifiers });
         }
     }
-    Some(kind)
+}
+
+pub(super) fn context<'a>(
+    table: &'a TableDef,
+    codec: KeyCodec,
+    key_text: &'a str,
+    event: &'a Event,
+    seen: &'a [Position],
+    now_ms: u64,
+    identifiers: &'a [u32],
+) -> FrameContext<'a> {
+    FrameContext {
+        table,
+        codec,
+        kind: event.kind,
+        key: event.body.key(),
+        key_text,
+        version: event.version,
+        properties: event.body.properties(),
+        document: event.body.document(),
+        expires_in_ms: event.terms.expires_ms.map(|at| at.saturating_sub(now_ms)),
+        topic_alias: None,
+        identifiers,
+        seen,
+    }
 }
 
 impl Shard {
     /// Delivers an event to the connections of this shard.
     pub(super) fn deliver(&mut self, event: &Event) {
-        let Shard { tables, subscriptions, scans, outboxes, encoder, frames, key_text, seen, .. } = self;
-        seen[usize::from(event.shard)] = event.position;
+        let Shard { tables, subscriptions, scans, outboxes, encoder, frames, key_text, seen, now_us, .. } = self;
+        let own = &mut seen[usize::from(event.shard)];
+        *own = event.reached.max(*own);
         let table = &mut tables[usize::from(event.table.0)];
         if table.subscribers.is_empty() {
             return;
         }
         let Some(definition) = table.definition.as_deref() else { return };
         let text = table.codec.text(event.body.key(), key_text);
-        let context = FrameContext {
-            table: definition,
-            codec: table.codec,
-            kind: event.kind,
-            key: event.body.key(),
-            key_text: text,
-            version: event.version,
-            document: event.body.document(),
-            seen,
-        };
+        let context = context(definition, table.codec, text, event, seen, *now_us / 1000, &[]);
+        let origin = Origin::Event { shard: event.shard, position: event.position };
         frames.clear();
-        let mut push = |frames: &mut Frames, outboxes: &mut Outboxes, kind: FrameKind, connection: u32| {
+        let push = |encoder: &mut dyn Encoder, frames: &mut Frames, outboxes: &mut Outboxes, kind, connection| {
             if let Some(frame) = frames.get(kind, |out| encoder.encode(kind, &context, out)) {
-                outboxes.push(connection, frame);
+                outboxes.push(connection, frame, &origin);
+            }
+        };
+        // Those that share a client, or have something of their own to say.
+        let mut merged: Vec<Merged> = Vec::new();
+        let mut groups: Vec<ConnectionRef> = Vec::new();
+        let mut add = |subscriber: Subscriber, subscription: &Subscription, is_live: bool| {
+            if is_group(subscription.connection) {
+                if !groups.contains(&subscription.connection) {
+                    groups.push(subscription.connection);
+                }
+            } else if subscription.hears(event) && !subscription.is_shadowed(subscriber.target, text) {
+                merge(&mut merged, subscriber, subscription, event);
+                if let Some(own) = merged.last_mut().filter(|_| is_live) {
+                    own.kind = own.kind.with(FrameKind::POSITION);
+                }
             }
         };
         table.subscribers.visit(text, &mut |subscribers| {
             for subscriber in &subscribers.live {
-                let details = || {
-                    let subscription = subscriptions.get(subscriber.subscription as usize)?;
-                    Some((subscription.connection, subscription.is_shadowed(subscriber.target, text)))
-                };
-                if let Some(kind) = kind_for(subscriber, details, event) {
-                    push(frames, outboxes, kind.with(FrameKind::POSITION), subscriber.connection);
+                if subscriber.options & DETAILED == 0 {
+                    let kind = kind_for(subscriber, event).with(FrameKind::POSITION);
+                    push(&mut **encoder, frames, outboxes, kind, subscriber.connection);
+                } else if let Some(subscription) = subscriptions.get(subscriber.subscription as usize) {
+                    add(*subscriber, subscription, true);
                 }
             }
             for &(index, target) in &subscribers.joining {
@@ -105,37 +155,37 @@ impl Shard {
                     _ if subscription.snapshot && event.kind != EventKind::Message => Some(Verdict::Absorbed),
                     _ => Some(Verdict::Deliver),
                 };
-                let subscriber = subscription.subscriber(index, usize::from(target));
-                let details = || Some((subscription.connection, subscription.is_shadowed(target, text)));
-                if verdict == Some(Verdict::Deliver)
-                    && let Some(kind) = kind_for(&subscriber, details, event)
-                {
-                    push(frames, outboxes, kind, subscriber.connection);
+                if verdict == Some(Verdict::Deliver) {
+                    add(subscription.subscriber(index, usize::from(target)), subscription, false);
                 }
             }
         });
+        for Merged { connection, kind, identifiers } in &merged {
+            let topic_alias = outboxes.alias(*connection, event, *kind);
+            if identifiers.is_empty() && topic_alias.is_none() {
+                push(&mut **encoder, frames, outboxes, *kind, *connection);
+            } else {
+                let context = FrameContext { identifiers, topic_alias, ..context };
+                if let Some(frame) = frames.own(*kind, |out| encoder.encode(*kind, &context, out)) {
+                    outboxes.push(*connection, frame, &origin);
+                }
+            }
+        }
+        for group in groups {
+            self.share_out(group, event);
+        }
     }
 
     /// Registers a subscription here and at every shard that owns some of its keys. [`Completion::Subscribed`]
     /// follows; then [`Shard::start`] lets it begin.
     pub fn subscribe(&mut self, request: Request) -> SubscriptionRef {
-        let generation = self.next_generation();
-        let bit = |flag: u8, on: bool| if on { flag } else { 0 };
-        let options = bit(ACKNOWLEDGED, request.qos > 0)
-            | bit(NO_LOCAL, request.no_local)
-            | bit(RETAIN_AS_PUBLISHED, request.retain_as_published);
-        let targets: Arc<[Target]> = request.targets.into();
-        let index = self.subscriptions.insert(Subscription {
-            generation,
-            connection: request.connection,
-            targets: targets.clone(),
-            encoding: request.encoding,
-            options,
-            snapshot: request.snapshot,
-            state: State::Joining { missing: usize::MAX },
-            places: vec![0; targets.len()],
-        }) as u32;
-        let subscription = SubscriptionRef { index, generation };
+        if let Some(group) = request.group.clone() {
+            return self.join_group(&group, request);
+        }
+        let connection = request.connection;
+        let (subscription, targets) = self.insert_subscription(request, State::Joining { missing: usize::MAX });
+        let index = subscription.index;
+        self.note_overlaps(connection, index);
         let mut asked = 0;
         for (number, target) in targets.iter().enumerate() {
             let subscribers = self.table_mut(target.table).subscribers.entry(&target.filter);
@@ -153,6 +203,56 @@ impl Shard {
         subscription
     }
 
+    /// Gives a subscription its number.
+    pub(super) fn insert_subscription(&mut self, request: Request, state: State) -> (SubscriptionRef, Arc<[Target]>) {
+        let generation = self.next_generation();
+        let bit = |flag: u8, on: bool| if on { flag } else { 0 };
+        let has_details = request.no_local != 0 || request.identifier.is_some() || is_group(request.connection);
+        let options =
+            request.qos.min(2) | bit(RETAIN_AS_PUBLISHED, request.retain_as_published) | bit(DETAILED, has_details);
+        let targets: Arc<[Target]> = request.targets.into();
+        let index = self.subscriptions.insert(Subscription {
+            generation,
+            connection: request.connection,
+            targets: targets.clone(),
+            encoding: request.encoding,
+            options,
+            no_local: request.no_local,
+            identifier: request.identifier,
+            snapshot: request.snapshot,
+            since: request.since,
+            state,
+            places: vec![0; targets.len()],
+        }) as u32;
+        (SubscriptionRef { index, generation }, targets)
+    }
+
+    /// Subscriptions of one client that may match one event are delivered together.
+    fn note_overlaps(&mut self, connection: ConnectionRef, index: u32) {
+        let Shard { tables, subscriptions, outboxes, .. } = self;
+        let Some(client) = outboxes.client(connection) else { return };
+        if client.alias_maximum > 0 {
+            subscriptions[index as usize].options |= DETAILED;
+        }
+        for &other in &client.subscriptions {
+            let is_shared = matches!(subscriptions[other as usize].state, State::Shared { .. });
+            if is_shared || !subscriptions[other as usize].overlaps(&subscriptions[index as usize]) {
+                continue;
+            }
+            for number in [other, index] {
+                let subscription = &mut subscriptions[number as usize];
+                subscription.options |= DETAILED;
+                if matches!(subscription.state, State::Live) {
+                    for (target, place) in subscription.targets.iter().zip(&subscription.places) {
+                        let subscribers = tables[usize::from(target.table.0)].subscribers.entry(&target.filter);
+                        subscribers.live[*place as usize].options |= DETAILED;
+                    }
+                }
+            }
+        }
+        client.subscriptions.push(index);
+    }
+
     /// The other shards that own keys of a target.
     fn peers_of(&self, target: &Target) -> impl Iterator<Item = u16> + use<> {
         let own = self.index;
@@ -166,12 +266,14 @@ impl Shard {
         owners.filter(move |shard| *shard != own)
     }
 
-    fn subscription_mut(&mut self, subscription: SubscriptionRef) -> Option<&mut Subscription> {
+    pub(super) fn subscription_mut(&mut self, subscription: SubscriptionRef) -> Option<&mut Subscription> {
         let found = self.subscriptions.get_mut(subscription.index as usize);
         found.filter(|found| found.generation == subscription.generation)
     }
 
-    pub(super) fn confirm(&mut self, subscription: SubscriptionRef) {
+    pub(super) fn confirm(&mut self, from: u16, subscription: SubscriptionRef, reached: Position) {
+        let seen = &mut self.seen[usize::from(from)];
+        *seen = reached.max(*seen);
         let Some(found) = self.subscription_mut(subscription) else { return };
         let State::Joining { missing } = &mut found.state else { return };
         *missing -= 1;
@@ -184,6 +286,9 @@ impl Shard {
         let Some(found) = self.subscription_mut(subscription) else { return };
         found.state = State::Ready;
         let connection = found.connection;
+        if is_group(connection) {
+            return self.group_subscribed(subscription, connection);
+        }
         self.completions.push_back(Completion::Subscribed { connection, subscription });
     }
 
@@ -193,10 +298,15 @@ impl Shard {
         if !matches!(found.state, State::Ready) {
             return;
         }
-        if !found.snapshot {
+        let (connection, targets) = (found.connection, found.targets.clone());
+        let (snapshot, is_resumed) = (found.snapshot, found.since.is_some());
+        // What happened before is no news to it, though its client may still have to hear of it for others.
+        if !is_resumed && self.outboxes.client(connection).is_some_and(|client| client.is_behind()) {
+            self.subscriptions[subscription.index as usize].since = Some(self.seen.clone().into());
+        }
+        if !snapshot {
             return self.go_live(subscription.index);
         }
-        let targets = found.targets.clone();
         let scan = self.open_scan(ScanOwner::Subscription(subscription.index), targets);
         self.subscriptions[subscription.index as usize].state = State::Scanning(scan);
         self.pump(scan);
@@ -217,6 +327,10 @@ impl Shard {
 
     pub fn unsubscribe(&mut self, subscription: SubscriptionRef) {
         let Some(found) = self.subscription_mut(subscription) else { return };
+        if matches!(found.state, State::Shared { .. }) {
+            self.leave_group(subscription, false);
+            return self.forget_subscription(subscription);
+        }
         let targets = found.targets.clone();
         let is_live = matches!(found.state, State::Live);
         if let State::Scanning(scan) = found.state {
@@ -246,7 +360,15 @@ impl Shard {
                 }
             }
         }
-        self.subscriptions.remove(subscription.index as usize);
+        self.forget_subscription(subscription);
+    }
+
+    /// Nothing refers to a subscription any more.
+    pub(super) fn forget_subscription(&mut self, subscription: SubscriptionRef) {
+        let connection = self.subscriptions.remove(subscription.index as usize).connection;
+        if let Some(client) = self.outboxes.client(connection) {
+            client.subscriptions.retain(|own| *own != subscription.index);
+        }
     }
 
     pub(super) fn offer(&mut self, from: u16, scan: ScanRef, chunk: Chunk) {
@@ -325,7 +447,7 @@ impl Shard {
     fn offer_own(&mut self, scan: ScanRef, table: TableId, filter: &KeyFilter, mut after: Option<Box<[u8]>>) {
         loop {
             let chunk = self.chunk(table, filter, after.as_deref());
-            self.seen[usize::from(self.index)] = self.log.position();
+            self.seen[usize::from(self.index)] = self.reached();
             let barren = chunk.rows.is_empty() && !chunk.done;
             after = chunk.upto.clone();
             let own = self.index;
@@ -339,7 +461,7 @@ impl Shard {
 
     /// Hands a current record to a subscriber.
     fn deliver_row(&mut self, index: u32, target: usize, row: &Row, last: bool) {
-        let Shard { tables, subscriptions, outboxes, encoder, frames, key_text, seen, .. } = self;
+        let Shard { tables, subscriptions, outboxes, encoder, frames, key_text, seen, now_us, .. } = self;
         let subscription = &subscriptions[index as usize];
         let table = &tables[usize::from(subscription.targets[target].table.0)];
         let Some(definition) = table.definition.as_deref() else { return };
@@ -348,10 +470,7 @@ impl Shard {
             return;
         }
         let subscriber = subscription.subscriber(index, target);
-        let mut kind = subscriber.kind.with(FrameKind::RETAIN);
-        if subscriber.options & ACKNOWLEDGED != 0 {
-            kind = kind.with(FrameKind::ACKNOWLEDGED);
-        }
+        let mut kind = subscriber.kind.with(FrameKind::RETAIN).with_qos(subscription.qos().min(row.terms.qos));
         if last {
             kind = kind.with(FrameKind::POSITION);
         }
@@ -362,17 +481,21 @@ impl Shard {
             key: row.body.key(),
             key_text: text,
             version: row.version,
+            properties: row.body.properties(),
             document: row.body.document(),
+            expires_in_ms: row.terms.expires_ms.map(|at| at.saturating_sub(*now_us / 1000)),
+            topic_alias: None,
+            identifiers: subscription.identifier.as_slice(),
             seen,
         };
-        frames.clear();
-        if let Some(frame) = frames.get(kind, |out| encoder.encode(kind, &context, out)) {
-            outboxes.push(subscriber.connection, frame);
+        if let Some(frame) = frames.own(kind, |out| encoder.encode(kind, &context, out)) {
+            let origin = Origin::Row { table: subscription.targets[target].table, key: row.body.key() };
+            outboxes.push(subscriber.connection, frame, &origin);
         }
     }
 
     /// The connection has room again: scans that waited for it go on.
-    pub fn resume_scans(&mut self, connection: ConnectionRef) {
+    pub(super) fn resume_scans(&mut self, connection: ConnectionRef) {
         for scan in self.outboxes.take_stalled(connection) {
             self.pump(scan);
         }

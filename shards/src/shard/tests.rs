@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::command::Operation;
+use crate::command::{ConnectionRef, Write};
 use crate::event::{Body, EventKind};
 use crate::key::KeyCodec;
 use crate::link::{Wake, mesh};
@@ -32,7 +33,7 @@ impl Encoder for Lines {
         };
         let row = if kind.has(FrameKind::RETAIN) { " row" } else { "" };
         out.extend_from_slice(format!("{mark}{} {}{row}\n", context.key_text, context.version.0).as_bytes());
-        Some(Encoded { packet_id_at: None })
+        Some(Encoded { packet_id_at: None, payload_bytes: None })
     }
 }
 
@@ -132,22 +133,14 @@ impl World {
         let token = Some(Token { connection: from, tag });
         let message = if operation == Operation::Message { "!" } else { "" };
         self.written.insert(tag, format!("{key}{message}"));
-        let write = Write { operation, table: TABLE, body, qos: 1, origin: Some(from), token };
+        let write = Write { token, ..Write::new(operation, TABLE, body) };
         self.shards[usize::from(from.shard)].submit(write);
         tag
     }
 
     fn subscribe(&mut self, connection: ConnectionRef, filter: KeyFilter) {
         let targets = vec![Target { table: TABLE, path: 0, filter }];
-        let request = Request {
-            connection,
-            targets,
-            encoding: 0,
-            qos: 0,
-            no_local: false,
-            retain_as_published: false,
-            snapshot: true,
-        };
+        let request = Request::new(connection, targets, 0);
         self.shards[usize::from(connection.shard)].subscribe(request);
     }
 
@@ -180,8 +173,8 @@ impl World {
                     self.subscribed.push((connection.index, subscription));
                     shard.start(subscription);
                 }
-                Completion::ScanReady { .. } | Completion::Joined { .. } | Completion::Evicted { .. } => {}
                 Completion::Overflowed { connection } => panic!("{connection:?} overflowed"),
+                _ => {}
             }
         }
         let mut dirty = Vec::new();
@@ -192,7 +185,7 @@ impl World {
                 self.sent.entry((at as u16, index)).or_default().push_str(&text);
                 let connection = ConnectionRef { shard: at as u16, index, generation: 1 };
                 if shard.outboxes.sent(connection, buffer) {
-                    shard.resume_scans(connection);
+                    shard.resume(connection);
                 }
             }
         }
@@ -358,7 +351,7 @@ fn a_client_identifier_has_one_holder_across_shards() {
     let mut world = World::new(folder.path(), 4, 1);
     let connections: Vec<ConnectionRef> = (0..4).map(|shard| world.connect(shard, 1)).collect();
     for connection in &connections {
-        world.shards[usize::from(connection.shard)].join("client", *connection);
+        world.shards[usize::from(connection.shard)].join("client", *connection, false);
         for _ in 0..4 {
             (0..4).for_each(|at| world.shards[at].end_turn());
             (0..4).for_each(|at| _ = world.shards[at].receive());
@@ -372,7 +365,7 @@ fn a_client_identifier_has_one_holder_across_shards() {
         assert_eq!(told, evicted, "shard {shard}");
     }
     // One that left late does not take the name away from its successor.
-    world.shards[0].leave("client", connections[0]);
+    world.shards[0].leave("client", connections[0], None);
     let holders = |world: &World| world.shards.iter().map(|shard| shard.sessions.len()).sum::<usize>();
     for _ in 0..2 {
         (0..4).for_each(|at| world.shards[at].end_turn());
@@ -430,15 +423,7 @@ fn a_subscription_over_two_paths_of_a_table_delivers_once_and_goes_whole() {
     let (writer, reader, other) = (world.connect(0, 0), world.connect(0, 1), world.connect(0, 2));
     world.subscribe(other, KeyFilter::all());
     let target = |path| Target { table: TABLE, path, filter: KeyFilter::all() };
-    world.shards[0].subscribe(Request {
-        connection: reader,
-        targets: vec![target(0), target(1)],
-        encoding: 0,
-        qos: 0,
-        no_local: false,
-        retain_as_published: false,
-        snapshot: true,
-    });
+    world.shards[0].subscribe(Request::new(reader, vec![target(0), target(1)], 0));
     world.settle();
     world.write(writer, Operation::Put, "k");
     world.settle();
@@ -467,12 +452,8 @@ fn a_large_record_gets_a_segment_of_its_size() {
         let tag = world.next_tag;
         world.written.insert(tag, "k".into());
         let write = Write {
-            operation: Operation::Put,
-            table: TABLE,
-            body: Body::new(b"k", &document),
-            qos: 1,
-            origin: None,
             token: Some(Token { connection: writer, tag }),
+            ..Write::new(Operation::Put, TABLE, Body::new(b"k", &document))
         };
         world.shards[0].submit(write);
         tags.push(tag);

@@ -3,16 +3,20 @@
 use super::{Pending, Shard};
 use crate::clock::Version;
 use crate::command::{self, Data, Operation, Outcome, Refusal, Stored, Write};
+use crate::counters::Counter;
 use crate::document::{self, Token};
-use crate::event::{Body, Event, EventKind};
-use crate::log::format::{Record, RecordKind};
+use crate::event::{Body, Event, EventKind, Terms};
+use crate::log::format::{Record, RecordHead, RecordKind};
 use crate::log::{Room, Unreadable};
 use crate::scan::owner;
 use crate::schema::{Deliver, Durability, Role, TableDef, TableId};
+use crate::session::{Receipt, receipt_key};
 use crate::table::Entry;
 use crate::validate::{Mode, Subject};
 use bytes::Bytes;
 
+/// What a receipt takes up in the log.
+const RECEIPT_BYTES: usize = 160;
 /// What validation adds to a document at most: a key property, two times, headers.
 const DOCUMENT_SLACK_BYTES: usize = 4 * crate::limits::KEY_BYTES_MAX;
 
@@ -47,7 +51,7 @@ impl Shard {
         match self.table(table).get(key) {
             Some(entry) if entry.expires => {
                 let record = self.log.read(entry.location)?;
-                Ok(((!has_expired(&record, self.now_ms())).then_some(entry), record.expires_ms))
+                Ok(((!has_expired(&record, self.now_ms())).then_some(entry), record.terms.expires_ms))
             }
             entry => Ok((entry, None)),
         }
@@ -55,54 +59,69 @@ impl Shard {
 
     pub(super) fn receive_write(&mut self, from: u16, write: Write) {
         if !self.deferred.is_empty() || self.links.is_congested() {
-            return self.deferred.push_back((from, write));
+            return self.deferred.push_back((from, Data::Write(write)));
         }
-        if let Err(write) = self.try_apply(from, write) {
-            self.deferred.push_back((from, write));
+        if let Some(write) = self.try_apply(from, write) {
+            self.deferred.push_back((from, Data::Write(write)));
         }
     }
 
     /// Writes that had to wait, in their order. Their number is bounded by the credit of those who sent them.
     pub(super) fn apply_deferred(&mut self) {
         while !self.links.is_congested()
-            && let Some((from, write)) = self.deferred.pop_front()
+            && let Some((from, message)) = self.deferred.pop_front()
         {
-            if let Err(write) = self.try_apply(from, write) {
-                return self.deferred.push_front((from, write));
+            match message {
+                Data::Write(write) => {
+                    if let Some(write) = self.try_apply(from, write) {
+                        return self.deferred.push_front((from, Data::Write(write)));
+                    }
+                }
+                message => self.apply_session_message(from, message),
             }
         }
     }
 
     /// Applies a write, or gives it back where the log has no room just now.
-    fn try_apply(&mut self, from: u16, write: Write) -> Result<(), Write> {
+    fn try_apply(&mut self, from: u16, write: Write) -> Option<Write> {
+        if write.receipt.is_some_and(|receipt| self.has_receipt(receipt)) {
+            self.answer_again(from, &write);
+            return None;
+        }
         let met = self.present(write.table, write.body.key()).and_then(|(previous, expires_ms)| {
             let stored = self.load_previous(&write, previous)?;
             Ok((previous, expires_ms, stored))
         });
         let Ok((previous, expires_ms, stored)) = met else {
             self.answer(from, &write, Outcome::Refused(Refusal::Damaged));
-            return Ok(());
+            return None;
         };
         // A record must reach its readers whole: patches do not make it larger than a packet may be.
         let too_large =
             write.operation == Operation::Patch && stored + write.body.len() > 2 * self.limits.packet_bytes_max;
         // What a put leaves free is enough to delete something on a full disk.
         let slack = if write.body.document().is_empty() { 0 } else { DOCUMENT_SLACK_BYTES };
-        let refusal = match self.log.room(write.body.len() + stored + slack) {
+        let receipt_bytes = if write.receipt.is_some() { RECEIPT_BYTES } else { 0 };
+        let refusal = match self.log.room(write.body.len() + stored + slack + receipt_bytes) {
             _ if too_large => Refusal::TooLarge,
             Room::Yes if write.operation == Operation::Insert && previous.is_some() => Refusal::Exists,
             Room::Yes => match self.apply(from, &write, previous, expires_ms) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    if let Some(receipt) = write.receipt {
+                        self.note_receipt(receipt);
+                    }
+                    return None;
+                }
                 Err(refusal) => refusal,
             },
-            Room::Wait => return Err(write),
+            Room::Wait => return Some(write),
             Room::TooLarge => Refusal::TooLarge,
             Room::Full => Refusal::DiskFull,
             Room::Fenced => Refusal::Fenced,
             Room::Damaged => Refusal::Damaged,
         };
         self.answer(from, &write, Outcome::Refused(refusal));
-        Ok(())
+        None
     }
 
     /// Copies the record that is replaced where its content matters; gives its length.
@@ -146,19 +165,31 @@ impl Shard {
         let subject =
             Subject { table: &definition, codec: table.codec, key, mode, previous: previous_document, version };
         let builder = &mut self.builder;
-        let expires = definition.may_expire() && record_kind == RecordKind::Put;
+        let terms = write.terms;
+        let may_expire = definition.may_expire() && record_kind == RecordKind::Put;
+        let head = RecordHead {
+            kind: record_kind,
+            table: write.table,
+            version,
+            may_expire: may_expire || terms.expires_ms.is_some(),
+            qos: terms.qos,
+            publisher: terms.publisher,
+            key,
+            properties: write.body.properties(),
+        };
         let placed = self
             .log
-            .append(record_kind, write.table, version, expires, key, |start, out| match write.body.document() {
-                [] => Ok(None),
+            .append(&head, |start, out| match write.body.document() {
+                [] => Ok(terms.expires_ms),
                 sent => {
                     builder.build(&subject, sent, out)?;
-                    Ok(if expires { expiry(&definition, version, &out[start..]) } else { None })
+                    let own = if may_expire { expiry(&definition, version, &out[start..]) } else { None };
+                    Ok([own, terms.expires_ms].into_iter().flatten().min())
                 }
             })
             .map_err(|refused| refused.map_or(Refusal::TooLarge, Refusal::Invalid))?;
         let document = self.log.read(placed.location).map_or(&[][..], |record| record.document);
-        let body = Body::new(key, document);
+        let body = Body::with_properties(key, write.body.properties(), document);
         let entry =
             Entry { location: placed.location, version, bytes: placed.bytes, expires: placed.expires_ms.is_some() };
         let holds_back = definition.deliver == Deliver::Committed;
@@ -180,7 +211,7 @@ impl Shard {
         if let (Some(at_ms), Some(replaced)) = (expired_at, replaced) {
             self.expiries.remove(&(at_ms, replaced.version, write.table, key.into()));
         }
-        if let Some(at_ms) = placed.expires_ms {
+        if let (Some(at_ms), EventKind::Put) = (placed.expires_ms, kind) {
             self.expiries.insert((at_ms, version, write.table, key.into()));
         }
         let position = self.log.position();
@@ -190,8 +221,8 @@ impl Shard {
             version,
             shard: self.index,
             position,
-            qos: write.qos,
-            origin: write.origin,
+            reached: position,
+            terms: Terms { expires_ms: placed.expires_ms, ..terms },
             body,
         };
         let existed = previous.is_some();
@@ -208,6 +239,22 @@ impl Shard {
             self.fan_out(event);
         }
         Ok(())
+    }
+
+    fn has_receipt(&self, receipt: Receipt) -> bool {
+        let key = receipt_key(receipt);
+        self.system.receipts.is_some_and(|table| self.table(table).get(key.as_bytes()).is_some())
+    }
+
+    /// Notes, in the batch of the message, that it was taken.
+    fn note_receipt(&mut self, receipt: Receipt) {
+        let Some(table) = self.system.receipts else { return };
+        let (operation, body) = (Operation::Put, Body::new(receipt_key(receipt).as_bytes(), &[0x80]));
+        let terms = Terms { expires_ms: receipt.expires_ms, ..Terms::default() };
+        let write = Write { terms, ..Write::new(operation, table, body) };
+        // There is room for it, and nothing of it can be refused.
+        let _ = self.apply(self.index, &write, None, None);
+        self.credits[usize::from(self.index)] -= write.weight(); // nobody was waiting for it
     }
 
     /// Delivers what was held back until it was on disk.
@@ -233,6 +280,9 @@ impl Shard {
             let table = &mut self.tables[usize::from(id.0)];
             if let Some(entry) = table.get(&key).filter(|entry| entry.version == version) {
                 table.remove(&key);
+                if self.system.sessions == Some(id) {
+                    self.outboxes.counters[Counter::SessionsExpired] += 1;
+                }
                 self.log.release(entry.location.segment, id, entry.bytes.into());
             }
         }
@@ -247,8 +297,8 @@ impl Shard {
     }
 }
 
-fn has_expired(record: &Record<'_>, now_ms: u64) -> bool {
-    record.expires_ms.is_some_and(|at| at <= now_ms)
+pub(super) fn has_expired(record: &Record<'_>, now_ms: u64) -> bool {
+    record.terms.expires_ms.is_some_and(|at| at <= now_ms)
 }
 
 /// When a record ends, in milliseconds since 1970: what its `@expiresAt` attribute says, else the table.

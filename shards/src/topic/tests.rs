@@ -47,9 +47,10 @@ fn the_longest_exported_path_wins() {
 
 #[test]
 fn filters_compile_to_the_tables_they_can_reach() {
-    let tables = [table("Topics", &[""]), table("Sensors", &["Sensors"]), table("Hidden", &[])];
+    let tables =
+        [table("Topics", &[""]), table("Sensors", &["Sensors"]), table("Hidden", &[]), table("Own", &["$SYS"])];
     let routes = routes(&tables);
-    let cases: [(&str, &[u16]); 8] = [
+    let cases: [(&str, &[u16]); 18] = [
         ("#", &[0, 1]),
         ("Sensors/#", &[1]),
         ("Sensors/101", &[1]),
@@ -58,6 +59,16 @@ fn filters_compile_to_the_tables_they_can_reach() {
         ("a/b", &[0]),
         ("Sensors/", &[]),
         ("+", &[0, 1]),
+        ("$SYS/#", &[3]),
+        ("$SYS/+/uptime", &[3]),
+        ("$SYS/broker/#", &[3]),
+        ("$SYS/broker/uptime", &[3]),
+        ("$SYS", &[3]),
+        ("+/broker/uptime", &[0, 1]),
+        ("+/#", &[0, 1]),
+        ("$sys/#", &[]),
+        ("$SYSTEM", &[]),
+        ("$other", &[]),
     ];
     for (filter, expected) in cases {
         let compiled = routes.compile(&parse_filter(filter).unwrap());

@@ -33,7 +33,7 @@ impl Encoder for Plain {
     fn encode(&mut self, _: FrameKind, context: &FrameContext<'_>, out: &mut Vec<u8>) -> Option<Encoded> {
         out.extend_from_slice(context.document);
         out.push(0); // deletes are frames too
-        Some(Encoded { packet_id_at: None })
+        Some(Encoded { packet_id_at: None, payload_bytes: None })
     }
 }
 
@@ -119,13 +119,8 @@ impl World {
         let connection = ConnectionRef { shard: 0, index: 0, generation: 1 };
         self.shard.outboxes.open(connection);
         self.shard.subscribe(Request {
-            connection,
-            targets: vec![Target { table: TABLE, path: 0, filter: KeyFilter::all() }],
-            encoding: 0,
-            qos: 0,
-            no_local: false,
-            retain_as_published: false,
             snapshot: false,
+            ..Request::new(connection, vec![Target { table: TABLE, path: 0, filter: KeyFilter::all() }], 0)
         });
         self.listener = Some(connection);
         self.turn(0, []);
@@ -185,7 +180,7 @@ pub fn write(operation: Operation, key: &str, numbers: &[(&str, u64)], padding: 
         sent.write_str("pad");
         sent.write_str(&"x".repeat(padding));
     }
-    Write { operation, table: TABLE, body: Body::new(key.as_bytes(), &sent), qos: 0, origin: None, token: None }
+    Write::new(operation, TABLE, Body::new(key.as_bytes(), &sent))
 }
 
 /// The key of a number: 16 characters in no order.

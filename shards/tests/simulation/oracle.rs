@@ -273,8 +273,8 @@ impl Model {
             (EXPIRES_AT, RecordKind::Put) => integer(record.document, EXPIRY),
             _ => None,
         };
-        if expires_ms != record.expires_ms {
-            return Err(format!("{what}: expires at {:?} instead of {expires_ms:?}", record.expires_ms));
+        if expires_ms != record.terms.expires_ms {
+            return Err(format!("{what}: expires at {:?} instead of {expires_ms:?}", record.terms.expires_ms));
         }
         self.events.push(Event {
             kind: record.kind,
@@ -430,7 +430,7 @@ impl Model {
             };
             let same = (record.kind, usize::from(record.table.0), record.key, record.document)
                 == (event.kind, event.table, event.key.as_slice(), event.document.as_slice())
-                && (record.version.0, record.expires_ms) == (event.version, event.expires_ms);
+                && (record.version.0, record.terms.expires_ms) == (event.version, event.expires_ms);
             if !same {
                 wrong = Some(format!("history has another event as seq {seq}"));
             }

@@ -81,7 +81,7 @@ impl Encoder for Frames {
         out.extend_from_slice(&context.version.0.to_le_bytes());
         out.extend_from_slice(&crc32c::crc32c(context.document).to_le_bytes());
         out.extend_from_slice(context.key);
-        Some(Encoded { packet_id_at: None })
+        Some(Encoded { packet_id_at: None, payload_bytes: None })
     }
 }
 
@@ -353,12 +353,8 @@ impl World {
         let connection = self.connection(at, 0);
         self.say(|| format!("write {tag}: {operation:?} {table}/{}", String::from_utf8_lossy(&submitted.key)));
         let write = Write {
-            operation,
-            table: TableId(table as u16),
-            body: Body::new(&submitted.key, &submitted.document()),
-            qos: 1,
-            origin: None,
             token: Some(Token { connection, tag }),
+            ..Write::new(operation, TableId(table as u16), Body::new(&submitted.key, &submitted.document()))
         };
         self.submitted.insert(tag, submitted);
         self.nodes[at].shard.submit(write);
@@ -379,15 +375,7 @@ impl World {
         let shard = &mut self.nodes[at].shard;
         shard.outboxes.open(connection);
         let target = |table: &usize| Target { table: TableId(*table as u16), path: 0, filter: filter.clone() };
-        let reference = shard.subscribe(Request {
-            connection,
-            targets: tables.iter().map(target).collect(),
-            encoding: 0,
-            qos: 0,
-            no_local: false,
-            retain_as_published: false,
-            snapshot: true,
-        });
+        let reference = shard.subscribe(Request::new(connection, tables.iter().map(target).collect(), 0));
         let subscriber = Subscriber::default();
         let (started, ended) = (false, false);
         self.subscriptions.push(Subscription { connection, reference, filter, tables, started, ended, subscriber });
@@ -611,7 +599,7 @@ impl World {
             let frames = decode_frames(&buffer.bytes);
             let connection = ConnectionRef { shard: at as u16, index, generation: 1 };
             if shard.outboxes.sent(connection, buffer) {
-                shard.resume_scans(connection);
+                shard.resume(connection);
             }
             let subscriber = index as usize - 1;
             *self.happened.entry("frames").or_default() += frames.len() as u64;

@@ -157,12 +157,8 @@ impl HttpSession {
                 Step::Row { row, .. } => {
                     let token = Some(Token { connection: context.connection, tag: 0 });
                     context.shard.submit(Write {
-                        operation: Operation::Delete,
-                        table: clearing.table,
-                        body: Body::new(row.body.key(), &[]),
-                        qos: 1,
-                        origin: Some(context.connection),
                         token,
+                        ..Write::new(Operation::Delete, clearing.table, Body::new(row.body.key(), &[]))
                     });
                     clearing.under_way += 1;
                 }

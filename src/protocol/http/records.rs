@@ -175,7 +175,7 @@ impl HttpSession {
         {
             return flow;
         }
-        let body = event::Body::from_parts(bytes, key_bytes);
+        let body = event::Body::from_parts(bytes, key_bytes, 0);
         submit(context, operation, resource.table, body);
         self.wait(format, what)
     }
@@ -363,18 +363,14 @@ fn type_name(kind: &Kind) -> &'static str {
 fn submit(context: &mut Context<'_>, operation: Operation, table: TableId, body: event::Body) {
     let token = Some(Token { connection: context.connection, tag: 0 });
     // QoS 1: deliveries are bounded by the subscriber alone.
-    let write = Write { operation, table, body, qos: 1, origin: Some(context.connection), token };
+    let write = Write { token, ..Write::new(operation, table, body) };
     context.shard.submit(write);
 }
 
 fn created(context: &Context<'_>, table: TableId, key: &[u8], document: &[u8]) -> Write {
     Write {
-        operation: Operation::Insert,
-        table,
-        body: event::Body::new(key, document),
-        qos: 1,
-        origin: Some(context.connection),
         token: Some(Token { connection: context.connection, tag: 0 }),
+        ..Write::new(Operation::Insert, table, event::Body::new(key, document))
     }
 }
 

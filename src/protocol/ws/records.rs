@@ -41,15 +41,11 @@ impl RecordsSession {
         };
         match target {
             Ok(target) => {
-                session.subscription = Some(context.shard.subscribe(Request {
-                    connection: context.connection,
-                    targets: vec![target],
-                    encoding: Encoding { protocol: Protocol::WebSocket, format }.code(),
-                    qos: 0,
-                    no_local: false,
-                    retain_as_published: false,
-                    snapshot: true,
-                }));
+                session.subscription = Some(context.shard.subscribe(Request::new(
+                    context.connection,
+                    vec![target],
+                    Encoding { protocol: Protocol::WebSocket, format }.code(),
+                )));
                 (session, Flow::Continue)
             }
             Err((code, reason)) => {

@@ -170,7 +170,7 @@ impl Import {
         }
         let connection = ConnectionRef { shard, index: 0, generation: 0 };
         let token = Some(Token { connection, tag: number });
-        self.shards[at].submit(Write { operation: Operation::Put, table, body, qos: 1, origin: None, token });
+        self.shards[at].submit(Write { token, ..Write::new(Operation::Put, table, body) });
         Ok(Ok(()))
     }
 
@@ -217,7 +217,7 @@ impl Import {
         }
         let key_bytes = bytes.len();
         bytes.extend_from_slice(&self.scratch);
-        Ok((table, Body::from_parts(bytes, key_bytes)))
+        Ok((table, Body::from_parts(bytes, key_bytes, 0)))
     }
 
     /// Text that stands in the input as it is: most names and keys do.

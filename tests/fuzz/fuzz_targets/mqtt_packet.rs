@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use tablecast::protocol::mqtt::packet::{Packet, Publish, PublishHead, Version, decode, packet_length};
-use tablecast::protocol::mqtt::property::{Properties, content_type_of, without_format};
+use tablecast::protocol::mqtt::property::{Properties, content_type_of, payload_format_of, without_format};
 
 const MAX: usize = 1 << 20;
 
@@ -23,7 +23,7 @@ fn look_at(p: &Properties<'_>) {
         p.request_response_information().map(u32::from),
     ];
     let texts = [p.content_type(), p.response_topic(), p.authentication_method(), p.reason_string(), p.user("k")];
-    let given = p.payload_is_text()
+    let given = p.payload_format().is_some()
         || p.correlation_data().is_some()
         || numbers.iter().any(Option::is_some)
         || texts.iter().any(Option::is_some);
@@ -35,7 +35,7 @@ fn pass_on(publish: &Publish<'_>) {
     let p = &publish.properties;
     let mut stored = Vec::new();
     p.forwarded(&mut stored);
-    assert_eq!(content_type_of(&stored), p.content_type());
+    assert_eq!((payload_format_of(&stored), content_type_of(&stored)), (p.payload_format(), p.content_type()));
     let verbatim = PublishHead {
         version: Version::V5,
         qos: publish.qos,
@@ -43,7 +43,7 @@ fn pass_on(publish: &Publish<'_>) {
         retain: publish.retain,
         topic: (publish.topic, "", ""),
         topic_alias: p.topic_alias(),
-        payload_is_text: false,
+        payload_format: None,
         content_type: None,
         message_expiry: p.message_expiry_interval(),
         properties: &stored,
@@ -51,7 +51,7 @@ fn pass_on(publish: &Publish<'_>) {
         payload_bytes: publish.payload.len(),
     };
     let given = PublishHead {
-        payload_is_text: p.payload_is_text(),
+        payload_format: p.payload_format(),
         content_type: p.content_type(),
         properties: without_format(&stored),
         ..verbatim
@@ -70,7 +70,7 @@ fn pass_on(publish: &Publish<'_>) {
         let message = |publish: &Publish<'_>| (publish.qos, publish.dup, publish.retain, publish.packet_id);
         assert_eq!(message(&again), message(publish));
         assert_eq!((again.topic, again.payload), (publish.topic, publish.payload));
-        assert_eq!((q.payload_is_text(), q.content_type()), (p.payload_is_text(), p.content_type()));
+        assert_eq!((q.payload_format(), q.content_type()), (p.payload_format(), p.content_type()));
         assert_eq!((q.response_topic(), q.correlation_data()), (p.response_topic(), p.correlation_data()));
         assert_eq!((q.topic_alias(), q.message_expiry_interval()), (p.topic_alias(), p.message_expiry_interval()));
         let mut once_more = Vec::new();
@@ -112,7 +112,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Some((first, content)) = bytes.split_first() else { return };
     let stored = without_format(content);
     assert!(content.ends_with(stored));
-    content_type_of(content);
+    let _ = (content_type_of(content), payload_format_of(content));
     // As they are, and as the content behind a sound length, so that the content is reached.
     let length = [content.len() as u8 & 0x7f | 0x80, (content.len() >> 7) as u8 & 0x7f];
     let length = if content.len() < 0x80 { &[content.len() as u8][..] } else { &length };

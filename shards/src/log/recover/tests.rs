@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::clock::Version;
+use crate::log::format::RecordHead;
 use crate::log::format::RecordKind;
 use crate::log::{Location, Position, Room};
 use crate::schema::TableId;
@@ -23,7 +24,17 @@ fn append(log: &mut Log, key: &[u8], document: &[u8]) -> Location {
         out.extend_from_slice(document);
         Ok::<_, ()>(None)
     };
-    log.append(RecordKind::Put, TableId(1), Version(5), false, key, write).unwrap().location
+    let head = RecordHead {
+        kind: RecordKind::Put,
+        table: TableId(1),
+        version: Version(5),
+        may_expire: false,
+        qos: 0,
+        publisher: 0,
+        key,
+        properties: &[],
+    };
+    log.append(&head, write).unwrap().location
 }
 
 /// Does what the log asks of the disk, until it asks no more.

@@ -251,8 +251,8 @@ fn passed_on(bytes: &[u8]) -> (String, Vec<(String, String)>) {
         subscription_identifiers: Vec::new(),
         content_type: None,
     });
-    let is_text = p.payload_format_indicator == Some(1);
-    let others = format!("{is_text} {:?} {:?} {:?}", p.content_type, p.response_topic, p.correlation_data);
+    let (format, data) = (p.payload_format_indicator, p.correlation_data);
+    let others = format!("{format:?} {:?} {:?} {data:?}", p.content_type, p.response_topic);
     (others, p.user_properties)
 }
 
@@ -277,9 +277,10 @@ proptest! {
         // As it was stored, and with a type that the server gives.
         let verbatim = PublishHead { version: V5, properties: &stored, ..head("k") };
         prop_assert_eq!(passed_on(&written_publish(verbatim, 0)), passed_on(&bytes));
-        let payload_is_text = publish.properties.payload_is_text();
+        let payload_format = publish.properties.payload_format();
+        prop_assert_eq!(payload_format_of(&stored), payload_format);
         let properties = without_format(&stored);
-        let given = PublishHead { version: V5, payload_is_text, content_type, properties, ..head("k") };
+        let given = PublishHead { version: V5, payload_format, content_type, properties, ..head("k") };
         prop_assert_eq!(passed_on(&written_publish(given, 0)), passed_on(&bytes));
     }
 
@@ -420,7 +421,7 @@ proptest! {
         (qos, dup, retain) in (0u8..3, any::<bool>(), any::<bool>()),
         key in "[a-zä]{0,40}",
         packet_id in 1u16..,
-        (payload_is_text, content_type) in (any::<bool>(), prop::option::of("[a-z/]{0,40}")),
+        (payload_format, content_type) in (prop::option::of(0u8..2), prop::option::of("[a-z/]{0,40}")),
         message_expiry in prop::option::of(1u32..),
         topic_alias in prop::option::of(1u16..),
         subscription_identifiers in prop::collection::vec(1u32..0x0fff_ffff, 0..4),
@@ -440,7 +441,7 @@ proptest! {
             retain,
             topic: ("T", "/", &key),
             topic_alias,
-            payload_is_text,
+            payload_format,
             content_type,
             message_expiry,
             properties: &properties,
@@ -448,7 +449,7 @@ proptest! {
             payload_bytes,
         };
         let said = lines::Said {
-            payload_is_text,
+            payload_is_text: payload_format == Some(1),
             message_expiry,
             content_type,
             subscription_identifiers: subscription_identifiers.clone(),

@@ -55,7 +55,7 @@ fn strings(user: &rmqtt5::UserProperties) -> [Option<&str>; 2] {
 
 fn said<'a>(p: &Properties<'a>) -> Said<'a> {
     Said {
-        payload_is_text: p.payload_is_text(),
+        payload_is_text: p.payload_format() == Some(1),
         message_expiry: p.message_expiry_interval(),
         content_type: p.content_type(),
         response_topic: p.response_topic(),

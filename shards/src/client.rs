@@ -1,0 +1,302 @@
+//! What is under way to one client that acknowledges what it gets (MQTT QoS 1 and 2): the messages in flight, and where
+//! in the log to go on when it could not be given more.
+//!
+//! A client that has no room (its receive maximum is used up, its outbox is full) *falls behind* on the shards whose
+//! events it misses. Nothing is queued for it: from there on the events are read from the log (`shard/replay.rs`), until
+//! it has caught up. A session that is resumed begins behind on every shard.
+
+use crate::limits::{INFLIGHT_MAX, TOPIC_ALIASES_MAX};
+use crate::log::{Location, Position};
+use crate::schema::TableId;
+use hashbrown::HashMap;
+use std::collections::VecDeque;
+
+/// What a message in flight was made of: enough to make it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// An event of a shard.
+    Event { shard: u16, position: Position },
+    /// A current record.
+    Row { table: TableId, key: Box<[u8]> },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Sent at QoS 1: PUBACK will end it.
+    AtLeastOnce,
+    /// Sent at QoS 2: PUBREC is next.
+    ExactlyOnce,
+    /// PUBREL is due or sent: PUBCOMP will end it.
+    Released,
+}
+
+/// A message that was sent and is not acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inflight {
+    pub packet_id: u16,
+    pub phase: Phase,
+    /// The subscription it was shared out through, if any: its number at this shard.
+    pub shared: Option<u32>,
+    pub source: Source,
+}
+
+/// A shard whose events the client is to read from the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Behind {
+    pub shard: u16,
+    /// Everything up to here was sent.
+    pub from: Position,
+    /// Messages at QoS 0 are missing, too, after this.
+    pub from_at_most_once: Option<Position>,
+    /// Where `from` stands in the log, to find it quickly.
+    pub hint: Option<Location>,
+    /// The shard has been asked for the next events.
+    pub asked: bool,
+}
+
+/// What must be known to go on with a client later, on another connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// How far each shard's events have been sent.
+    pub positions: Vec<Position>,
+    /// Oldest first.
+    pub inflight: Vec<Inflight>,
+}
+
+pub struct Client {
+    /// Messages that may be in flight: the client's receive maximum.
+    window: u16,
+    /// Bit per packet identifier in use.
+    used: [u64; INFLIGHT_MAX / 64],
+    next: u16,
+    inflight: VecDeque<Inflight>,
+    behind: Vec<Behind>,
+    /// Its subscriptions, by their number at this shard.
+    pub subscriptions: Vec<u32>,
+    /// Its session outlives the connection: what QoS 2 promises must be on disk before it is said.
+    pub is_durable: bool,
+    /// Frames that wait for that.
+    pub held: Vec<u8>,
+    /// Part of `held` that the save under way covers.
+    pub covered: usize,
+    /// Rises with whatever changes [`Progress`].
+    pub changes: u64,
+    /// What its frames are encoded as, where no subscription says so.
+    pub encoding: u8,
+    /// Topic aliases that it takes, and those that it knows: by table, path and key (MQTT 5 §3.3.2.3.4).
+    pub alias_maximum: u16,
+    aliases: HashMap<Box<[u8]>, u16>,
+    /// Reused, to look aliases up.
+    alias_key: Vec<u8>,
+    /// It had no room for something that a group wanted to give it.
+    pub has_refused: bool,
+    /// Answers that a resumption still waits for.
+    pub checks: u16,
+    /// One of them has said that something is missing.
+    pub is_gone: bool,
+}
+
+impl Client {
+    pub fn new(window: u16, is_durable: bool) -> Client {
+        Client {
+            window: window.clamp(1, INFLIGHT_MAX as u16),
+            used: [0; INFLIGHT_MAX / 64],
+            next: 1,
+            inflight: VecDeque::new(),
+            behind: Vec::new(),
+            subscriptions: Vec::new(),
+            is_durable,
+            held: Vec::new(),
+            covered: 0,
+            changes: 0,
+            encoding: 0,
+            alias_maximum: 0,
+            aliases: HashMap::new(),
+            alias_key: Vec::new(),
+            has_refused: false,
+            checks: 0,
+            is_gone: false,
+        }
+    }
+
+    /// How many more messages may be sent now.
+    pub fn room(&self) -> usize {
+        usize::from(self.window).saturating_sub(self.inflight.len())
+    }
+
+    fn mark(&mut self, packet_id: u16, on: bool) {
+        let (word, bit) = (usize::from(packet_id - 1) / 64, (packet_id - 1) % 64);
+        if on {
+            self.used[word] |= 1 << bit;
+        } else {
+            self.used[word] &= !(1 << bit);
+        }
+    }
+
+    /// Notes a message that is about to be sent, and gives its packet identifier. There must be room.
+    pub fn begin(&mut self, phase: Phase, shared: Option<u32>, source: Source) -> u16 {
+        let mut packet_id = self.next;
+        loop {
+            let (word, bit) = (usize::from(packet_id - 1) / 64, (packet_id - 1) % 64);
+            if self.used[word] & (1 << bit) == 0 {
+                break;
+            }
+            packet_id = packet_id % INFLIGHT_MAX as u16 + 1;
+        }
+        self.next = packet_id % INFLIGHT_MAX as u16 + 1;
+        self.mark(packet_id, true);
+        self.inflight.push_back(Inflight { packet_id, phase, shared, source });
+        self.changes += 1;
+        packet_id
+    }
+
+    /// Takes over what an earlier connection of the session had in flight.
+    pub fn resume(&mut self, progress: &Progress) {
+        for message in &progress.inflight {
+            if (1..=INFLIGHT_MAX as u16).contains(&message.packet_id) {
+                self.mark(message.packet_id, true);
+                self.inflight.push_back(message.clone());
+            }
+        }
+        let behind = progress.positions.iter().enumerate();
+        self.behind = behind.map(|(shard, from)| Behind::new(shard as u16, *from)).collect();
+    }
+
+    /// The acknowledgement that ends a message. `None`: nothing of this identifier waits for it.
+    pub fn end(&mut self, packet_id: u16, is_due: impl Fn(Phase) -> bool) -> Option<Inflight> {
+        let at = self.inflight.iter().position(|own| own.packet_id == packet_id)?;
+        if !is_due(self.inflight[at].phase) {
+            return None;
+        }
+        self.mark(packet_id, false);
+        self.changes += 1;
+        let ended = self.inflight.remove(at);
+        if self.inflight.is_empty() && self.inflight.capacity() > 64 {
+            self.inflight = VecDeque::new();
+        }
+        ended
+    }
+
+    /// PUBREC has come: PUBREL is due. False: nothing of this identifier waits for one.
+    pub fn release(&mut self, packet_id: u16) -> bool {
+        match self.inflight.iter_mut().find(|own| own.packet_id == packet_id) {
+            Some(own) if own.phase != Phase::AtLeastOnce => {
+                own.phase = Phase::Released;
+                self.changes += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The alias of a topic name, and whether the client knows it; a new one while it takes more.
+    pub fn alias(&mut self, table: TableId, path: u8, key: &[u8]) -> Option<(u16, bool)> {
+        let [low, high] = table.0.to_le_bytes();
+        self.alias_key.clear();
+        self.alias_key.extend_from_slice(&[low, high, path]);
+        self.alias_key.extend_from_slice(key);
+        if let Some(alias) = self.aliases.get(&*self.alias_key) {
+            return Some((*alias, true));
+        }
+        let alias = self.aliases.len() as u16 + 1;
+        let is_new = alias <= self.alias_maximum.min(TOPIC_ALIASES_MAX);
+        is_new.then(|| {
+            self.aliases.insert(self.alias_key.as_slice().into(), alias);
+            (alias, false)
+        })
+    }
+
+    /// What is in flight, oldest first.
+    pub fn inflight(&self) -> impl Iterator<Item = &Inflight> {
+        self.inflight.iter()
+    }
+
+    pub fn is_behind(&self) -> bool {
+        !self.behind.is_empty()
+    }
+
+    pub fn behind(&mut self) -> &mut Vec<Behind> {
+        &mut self.behind
+    }
+
+    /// Whether an event of this quality will be read from the log later.
+    pub fn reads_later(&self, shard: u16, qos: u8) -> bool {
+        let own = self.behind.iter().find(|own| own.shard == shard);
+        own.is_some_and(|own| qos > 0 || own.from_at_most_once.is_some())
+    }
+
+    /// An event could not be sent. `everything`: neither could one of QoS 0 after it.
+    pub fn fall_behind(&mut self, shard: u16, position: Position, everything: bool) {
+        let before = Position { seq: position.seq.saturating_sub(1), ..position };
+        let at_most_once = everything.then_some(before);
+        match self.behind.iter_mut().find(|own| own.shard == shard) {
+            Some(own) => own.from_at_most_once = own.from_at_most_once.or(at_most_once),
+            None => self.behind.push(Behind { from_at_most_once: at_most_once, ..Behind::new(shard, before) }),
+        }
+        self.changes += 1;
+    }
+
+    /// What a later connection needs; `seen` is how far this shard has come with the events of each.
+    pub fn progress(&self, seen: &[Position]) -> Progress {
+        let mut positions = seen.to_vec();
+        for behind in &self.behind {
+            positions[usize::from(behind.shard)] = behind.from;
+        }
+        Progress { positions, inflight: self.inflight.iter().cloned().collect() }
+    }
+}
+
+impl Behind {
+    pub fn new(shard: u16, from: Position) -> Behind {
+        Behind { shard, from, from_at_most_once: None, hint: None, asked: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(seq: u64) -> Source {
+        Source::Event { shard: 0, position: Position { epoch: 1, seq } }
+    }
+
+    #[test]
+    fn identifiers_rotate_and_are_never_given_twice() {
+        let mut client = Client::new(u16::MAX, false);
+        assert_eq!(client.room(), INFLIGHT_MAX, "whatever the client asked for");
+        let ids: Vec<u16> =
+            (0..INFLIGHT_MAX).map(|seq| client.begin(Phase::AtLeastOnce, None, event(seq as u64))).collect();
+        assert_eq!(ids, (1..=INFLIGHT_MAX as u16).collect::<Vec<_>>());
+        assert_eq!(client.room(), 0);
+        assert!(client.end(7, |phase| phase == Phase::AtLeastOnce).is_some());
+        assert!(client.end(7, |phase| phase == Phase::AtLeastOnce).is_none());
+        assert_eq!((client.room(), client.begin(Phase::ExactlyOnce, None, event(9))), (1, 7));
+    }
+
+    #[test]
+    fn each_acknowledgement_ends_what_waits_for_it() {
+        let mut client = Client::new(2, true);
+        let (once, exactly) =
+            (client.begin(Phase::AtLeastOnce, None, event(1)), client.begin(Phase::ExactlyOnce, None, event(2)));
+        assert!(!client.release(once) && client.end(exactly, |phase| phase == Phase::AtLeastOnce).is_none());
+        assert!(client.release(exactly) && client.release(exactly), "a second PUBREC changes nothing");
+        assert!(client.end(exactly, |phase| phase == Phase::Released).is_some());
+        let progress = client.progress(&[Position { epoch: 1, seq: 5 }]);
+        assert_eq!((progress.inflight.len(), progress.positions[0].seq), (1, 5));
+        let mut later = Client::new(2, true);
+        later.resume(&progress);
+        assert_eq!((later.room(), later.begin(Phase::AtLeastOnce, None, event(3))), (1, 2));
+        assert!(later.reads_later(0, 1) && !later.reads_later(0, 0));
+    }
+
+    #[test]
+    fn a_full_window_leaves_qos_0_alone_and_a_full_outbox_does_not() {
+        let mut client = Client::new(1, false);
+        client.fall_behind(0, Position { epoch: 2, seq: 10 }, false);
+        assert!(client.reads_later(0, 2) && !client.reads_later(0, 0) && !client.reads_later(1, 2));
+        client.fall_behind(0, Position { epoch: 2, seq: 15 }, true);
+        let behind = client.behind()[0];
+        assert_eq!((behind.from.seq, behind.from_at_most_once.map(|from| from.seq)), (9, Some(14)));
+        assert!(client.reads_later(0, 0));
+    }
+}

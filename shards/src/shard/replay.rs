@@ -1,0 +1,442 @@
+//! Clients that are behind: the shard that owns events reads them from its log, a bounded number of records a turn; the
+//! client's shard hands them out as far as there is room, and asks for the next.
+
+use super::Shard;
+use super::delivery::{Merged, context, merge};
+use super::sharing::is_group;
+use crate::client::{Inflight, Phase, Progress, Source};
+use crate::command::{Completion, ConnectionRef, Control, Data};
+use crate::counters::Counter;
+use crate::event::{Body, Event, EventKind};
+use crate::limits::{REPLAY_RECORDS_PER_TURN, SCAN_CHUNK_BYTES, SCAN_CHUNK_RECORDS};
+use crate::log::format::{Record, RecordKind};
+use crate::log::{Location, Position};
+use crate::outbox::{FrameKind, Origin};
+use crate::replay::{Answer, ReplayRequest, Replayed, ReplayedEvent, Wanted};
+use crate::scan::owner;
+use crate::schema::TableId;
+use crate::subscription::{State, SubscriptionRef};
+use crate::topic::Target;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+impl Shard {
+    // The owner's side.
+
+    /// Everything up to here has been delivered to whoever was interested.
+    pub(super) fn reached(&self) -> Position {
+        let position = self.log.position();
+        match self.held_back.front() {
+            Some((event, _)) => Position { seq: event.position.seq - 1, ..event.position },
+            None => position,
+        }
+    }
+
+    /// Answers those who asked for events of this shard, as far as a turn allows.
+    pub(super) fn serve_replays(&mut self) {
+        let mut left = REPLAY_RECORDS_PER_TURN;
+        while left > 0
+            && let Some((from, request)) = self.replays.pop_front()
+        {
+            let connection = request.connection;
+            let answer = match &request.wanted {
+                Wanted::Check(position) => {
+                    left -= 1;
+                    Answer::Checked { is_complete: self.holds_all_after(*position, &request.targets) }
+                }
+                Wanted::Again { events, rows } => {
+                    left = left.saturating_sub(events.len() + rows.len());
+                    self.read_again(events, rows)
+                }
+                Wanted::After { from: after, .. } => {
+                    let reached = self.reached();
+                    if *after >= reached && reached < self.log.position() {
+                        self.parked.push((from, request)); // until what is held back has been delivered
+                        continue;
+                    }
+                    self.read_after(&request, &mut left)
+                }
+            };
+            self.send_data(from, Data::Replayed(Replayed { connection, answer }));
+        }
+    }
+
+    /// Whether the log still has all events of these tables after a position.
+    fn holds_all_after(&self, position: Position, targets: &[Target]) -> bool {
+        let pruned = |target: &Target| {
+            let is_pruned = self.pruned.get(usize::from(target.table.0)).is_some_and(|pruned| *pruned > position);
+            is_pruned && self.system.figures != Some(target.table) // nobody waits for old figures
+        };
+        !self.tables_are_missing && !targets.iter().any(pruned)
+    }
+
+    fn read_again(&self, events: &[Position], rows: &[(TableId, Box<[u8]>)]) -> Answer {
+        let mut found = Vec::new();
+        if let (Some(first), Some(last)) = (events.first(), events.last()) {
+            let before = Position { seq: first.seq.saturating_sub(1), ..*first };
+            let _ = self.log.events_after(before, None, &mut |position, _, record| {
+                if events.binary_search(&position).is_ok() {
+                    found.extend(record.map(|record| self.event_of(record, position)));
+                }
+                if position >= *last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+        }
+        let row = |(table, key): &(TableId, Box<[u8]>)| {
+            let entry = self.table(*table).visible(key)?;
+            let record = self.log.read(entry.location).ok()?;
+            Some(self.event_of(&record, Position::default()))
+        };
+        Answer::Again { events: found, rows: rows.iter().filter_map(row).collect() }
+    }
+
+    fn event_of(&self, record: &Record<'_>, position: Position) -> Event {
+        Event {
+            kind: match record.kind {
+                RecordKind::Put => EventKind::Put,
+                RecordKind::Delete => EventKind::Delete,
+                RecordKind::Message => EventKind::Message,
+            },
+            table: record.table,
+            version: record.version,
+            shard: self.index,
+            position,
+            reached: position,
+            terms: record.terms,
+            body: Body::with_properties(record.key, record.properties, record.document),
+        }
+    }
+
+    fn read_after(&self, request: &ReplayRequest, left: &mut usize) -> Answer {
+        let Wanted::After { from, hint, at_most_once, count } = request.wanted else { return Answer::Gone };
+        if !self.holds_all_after(from, &request.targets) {
+            return Answer::Gone;
+        }
+        let (reached, now_ms) = (self.reached(), self.now_ms());
+        let count = count.min(SCAN_CHUNK_RECORDS);
+        let (mut events, mut bytes, mut left_out) = (Vec::new(), 0, 0);
+        let (mut upto, mut place) = (from, hint);
+        let mut scratch = String::new();
+        let end = self.log.events_after(from, hint, &mut |position, location, record| {
+            if position > reached || *left == 0 || events.len() >= count || bytes >= SCAN_CHUNK_BYTES {
+                return ControlFlow::Break(());
+            }
+            *left -= 1;
+            (upto, place) = (upto.max(position), location.or(place));
+            let Some(record) = record else { return ControlFlow::Continue(()) };
+            let table = self.tables.get(usize::from(record.table.0));
+            let Some(table) = table.filter(|_| request.targets.iter().any(|target| target.table == record.table))
+            else {
+                return ControlFlow::Continue(());
+            };
+            let text = table.codec.text(record.key, &mut scratch);
+            let concerns = |target: &Target| target.table == record.table && target.filter.matches(text);
+            if super::write::has_expired(record, now_ms) || !request.targets.iter().any(concerns) {
+                return ControlFlow::Continue(());
+            }
+            let is_newest = match record.kind {
+                RecordKind::Put => table.visible(record.key).is_some_and(|entry| entry.version == record.version),
+                RecordKind::Delete => table.visible(record.key).is_none(),
+                RecordKind::Message => false,
+            };
+            let wants_state = at_most_once.is_some_and(|after| position > after);
+            if record.terms.qos == 0 && !(wants_state && is_newest) {
+                left_out += u64::from(wants_state);
+                return ControlFlow::Continue(());
+            }
+            bytes += record.key.len() + record.document.len();
+            events.push(ReplayedEvent { event: self.event_of(record, position), is_newest });
+            ControlFlow::Continue(())
+        });
+        let is_live = end.is_continue() && reached == self.log.position();
+        if end.is_continue() {
+            upto = upto.max(reached);
+        }
+        Answer::After { events, upto, hint: place, is_live, left_out }
+    }
+
+    // The client's side.
+
+    /// How far a client has come: what a later connection of its session needs.
+    pub fn progress(&mut self, connection: ConnectionRef) -> Progress {
+        let client = self.outboxes.client(connection);
+        client.map(|client| client.progress(&self.seen)).unwrap_or_default()
+    }
+
+    /// Rises whenever [`Shard::progress`] changes.
+    pub fn changes(&mut self, connection: ConnectionRef) -> u64 {
+        self.outboxes.client(connection).map_or(0, |client| client.changes)
+    }
+
+    /// Where what a subscription of a client that is behind was to be given begins.
+    pub fn since(&mut self, subscription: SubscriptionRef) -> Option<Arc<[Position]>> {
+        let found = self.subscriptions.get(subscription.index as usize)?;
+        let is_behind = self.outboxes.client_at(found.connection.index).is_some_and(|client| client.is_behind());
+        found.since.clone().filter(|since| is_behind && since.iter().any(|since| *since != Position::default()))
+    }
+
+    /// A client has ended the exchange of a message that waits in this phase. False: there is none.
+    pub fn acknowledge(&mut self, connection: ConnectionRef, packet_id: u16, phase: Phase) -> bool {
+        let Some(client) = self.outboxes.client(connection) else { return false };
+        let Some(ended) = client.end(packet_id, |own| own == phase) else { return false };
+        if let Some(shared) = ended.shared {
+            self.tell_group(shared, 1);
+        }
+        self.resume(connection);
+        true
+    }
+
+    /// A connection has room again: whatever waited for it goes on.
+    pub fn resume(&mut self, connection: ConnectionRef) {
+        if let Some(client) = self.outboxes.client(connection) {
+            let (is_behind, has_refused) = (client.is_behind(), std::mem::take(&mut client.has_refused));
+            if has_refused {
+                let own = client.subscriptions.clone();
+                own.into_iter().for_each(|index| self.tell_group(index, 0));
+            }
+            if is_behind {
+                self.catch_up(connection);
+            }
+        }
+        self.resume_scans(connection);
+    }
+
+    /// Asks every shard whether all that a resumed client is to be given is still there; [`Completion::Checked`] follows.
+    pub fn check_history(&mut self, connection: ConnectionRef, targets: Arc<[Target]>) {
+        let shards = self.shards() as u16;
+        let Some(client) = self.outboxes.client(connection) else { return };
+        let mut oldest: Vec<Position> = vec![Position::default(); usize::from(shards)];
+        client.behind().iter().for_each(|behind| oldest[usize::from(behind.shard)] = behind.from);
+        client.checks = shards;
+        for shard in 0..shards {
+            let wanted = Wanted::Check(oldest[usize::from(shard)]);
+            self.send_control(shard, Control::Replay(ReplayRequest { connection, targets: targets.clone(), wanted }));
+        }
+    }
+
+    /// Sends what was in flight again, then what has happened since.
+    pub fn resume_client(&mut self, connection: ConnectionRef) {
+        let shards = self.shards();
+        let Some(client) = self.outboxes.client(connection) else { return };
+        if client.subscriptions.is_empty() && client.inflight().next().is_none() {
+            client.behind().clear();
+            return self.outboxes.update_behind(connection);
+        }
+        type Lists = (Vec<Position>, Vec<(TableId, Box<[u8]>)>);
+        let mut lists: BTreeMap<u16, Lists> = BTreeMap::new();
+        for message in client.inflight().filter(|message| message.phase != Phase::Released) {
+            match &message.source {
+                Source::Event { shard, position } => {
+                    lists.entry(*shard).or_default().0.push(*position);
+                }
+                Source::Row { table, key } => {
+                    lists.entry(owner(*table, key, shards)).or_default().1.push((*table, key.clone()));
+                }
+            }
+        }
+        client.checks = lists.len() as u16;
+        if lists.is_empty() {
+            return self.catch_up(connection);
+        }
+        for (shard, (mut events, rows)) in lists {
+            events.sort_unstable();
+            let wanted = Wanted::Again { events, rows };
+            self.send_control(shard, Control::Replay(ReplayRequest { connection, targets: Arc::new([]), wanted }));
+        }
+    }
+
+    /// Asks for the next events of the shards that a client is behind on, if it has room.
+    pub fn catch_up(&mut self, connection: ConnectionRef) {
+        let Shard { outboxes, subscriptions, .. } = self;
+        if !outboxes.client(connection).is_some_and(|client| client.is_behind() && client.checks == 0) {
+            return;
+        }
+        if outboxes.stall(connection, None) {
+            return; // asked again when bytes have been sent
+        }
+        let Some(client) = outboxes.client(connection) else { return };
+        let count = client.room();
+        if count == 0 {
+            return; // asked again when something was acknowledged
+        }
+        let own = client.subscriptions.iter().filter_map(|index| subscriptions.get(*index as usize));
+        let targets: Arc<[Target]> = own.flat_map(|subscription| subscription.targets.iter().cloned()).collect();
+        let mut requests = Vec::new();
+        for behind in client.behind().iter_mut().filter(|behind| !behind.asked) {
+            behind.asked = true;
+            let (from, hint, at_most_once) = (behind.from, behind.hint, behind.from_at_most_once);
+            requests.push((behind.shard, Wanted::After { from, hint, at_most_once, count }));
+        }
+        for (shard, wanted) in requests {
+            let targets = targets.clone();
+            self.send_control(shard, Control::Replay(ReplayRequest { connection, targets, wanted }));
+        }
+    }
+
+    /// A shard has answered.
+    pub(super) fn replayed(&mut self, from: u16, replayed: Replayed) {
+        let Replayed { connection, answer } = replayed;
+        if is_group(connection) {
+            return self.group_replayed(connection, from, answer);
+        }
+        if self.outboxes.client(connection).is_none() {
+            return; // gone meanwhile
+        }
+        match answer {
+            Answer::Checked { is_complete } => {
+                let Some(client) = self.outboxes.client(connection) else { return };
+                client.is_gone |= !is_complete;
+                client.checks -= 1;
+                if client.checks == 0 {
+                    let is_complete = !client.is_gone;
+                    self.completions.push_back(Completion::Checked { connection, is_complete });
+                }
+            }
+            Answer::Again { events, rows } => {
+                let sent: Vec<u16> =
+                    events.iter().chain(&rows).filter_map(|event| self.deliver_again(connection, event)).collect();
+                let shards = self.shards();
+                let Some(client) = self.outboxes.client(connection) else { return };
+                let of_this = |message: &&Inflight| match &message.source {
+                    Source::Event { shard, .. } => *shard == from,
+                    Source::Row { table, key } => owner(*table, key, shards) == from,
+                };
+                // What is no longer there, or no longer subscribed to, is not waited for.
+                let gone = client.inflight().filter(|message| message.phase != Phase::Released).filter(of_this);
+                let gone = gone.map(|message| message.packet_id).filter(|id| !sent.contains(id));
+                for packet_id in gone.collect::<Vec<_>>() {
+                    client.end(packet_id, |_| true);
+                }
+                client.checks -= 1;
+                self.catch_up(connection);
+            }
+            Answer::Gone => self.completions.push_back(Completion::Lost { connection }),
+            Answer::After { events, upto, hint, is_live, left_out } => {
+                self.outboxes.counters[Counter::MessagesDropped] += left_out;
+                for ReplayedEvent { event, is_newest } in &events {
+                    if !self.deliver_replayed(connection, event, *is_newest) {
+                        // No room after all: it is read again from here.
+                        let before = Position { seq: event.position.seq - 1, ..event.position };
+                        return self.note_progress(connection, from, before, None, false);
+                    }
+                }
+                self.note_progress(connection, from, upto, hint, is_live);
+                self.catch_up(connection);
+            }
+        }
+    }
+
+    fn note_progress(
+        &mut self,
+        connection: ConnectionRef,
+        shard: u16,
+        upto: Position,
+        hint: Option<Location>,
+        is_live: bool,
+    ) {
+        let seen = &mut self.seen[usize::from(shard)];
+        let Some(client) = self.outboxes.client(connection) else { return };
+        client.changes += 1;
+        if let Some(behind) = client.behind().iter_mut().find(|behind| behind.shard == shard) {
+            behind.asked = false;
+            behind.from = behind.from.max(upto);
+            behind.hint = hint;
+        }
+        if is_live {
+            *seen = (*seen).max(upto);
+            client.behind().retain(|behind| behind.shard != shard);
+        }
+        self.outboxes.update_behind(connection);
+    }
+
+    /// Hands out an event that was read from the log. False: there is no room for it.
+    fn deliver_replayed(&mut self, connection: ConnectionRef, event: &Event, is_newest: bool) -> bool {
+        let Shard { tables, subscriptions, outboxes, encoder, frames, key_text, seen, now_us, .. } = self;
+        let Some(client) = outboxes.client(connection) else { return true };
+        let shard = usize::from(event.shard);
+        let behind = client.behind().iter().find(|behind| behind.shard == event.shard).copied();
+        let takes_state =
+            is_newest && behind.and_then(|behind| behind.from_at_most_once).is_some_and(|after| event.position > after);
+        let table = &tables[usize::from(event.table.0)];
+        let Some(definition) = table.definition.as_deref() else { return true };
+        let text = table.codec.text(event.body.key(), key_text);
+        // Deliveries by path, as in `deliver`.
+        let mut merged: Vec<Merged> = Vec::new();
+        let mut dropped = 0;
+        for index in &client.subscriptions {
+            let Some(subscription) = subscriptions.get(*index as usize) else { continue };
+            let is_known = subscription.since.as_ref().is_some_and(|since| event.position <= since[shard]);
+            let qos = subscription.qos().min(event.terms.qos);
+            let is_shared = matches!(subscription.state, State::Shared { .. });
+            if is_known || is_shared || !subscription.hears(event) {
+                continue;
+            }
+            for (number, target) in subscription.targets.iter().enumerate() {
+                let matches = target.table == event.table && target.filter.matches(text);
+                if !matches || subscription.is_shadowed(number as u16, text) {
+                    continue;
+                }
+                if qos == 0 && !takes_state {
+                    dropped += u64::from(event.kind == EventKind::Message && behind.is_some());
+                    continue;
+                }
+                merge(&mut merged, subscription.subscriber(*index, number), subscription, event);
+            }
+        }
+        if merged.iter().filter(|own| own.kind.qos() > 0).count() > client.room() {
+            return false;
+        }
+        outboxes.counters[Counter::MessagesDropped] += dropped;
+        for own in &merged {
+            let context = context(definition, table.codec, text, event, seen, *now_us / 1000, &own.identifiers);
+            if let Some(frame) = frames.own(own.kind, |out| encoder.encode(own.kind, &context, out)) {
+                let origin = Origin::Replayed { shard: event.shard, position: event.position, shared: None };
+                outboxes.push(connection.index, frame, &origin);
+            }
+        }
+        true
+    }
+
+    /// Sends a message that is in flight once more, under its packet identifier.
+    fn deliver_again(&mut self, connection: ConnectionRef, event: &Event) -> Option<u16> {
+        let Shard { tables, subscriptions, outboxes, encoder, frames, key_text, seen, now_us, .. } = self;
+        let client = outboxes.client(connection)?;
+        let is_source = |message: &&Inflight| match &message.source {
+            Source::Event { shard, position } => (*shard, *position) == (event.shard, event.position),
+            Source::Row { table, key } => {
+                event.position == Position::default() && (*table, &**key) == (event.table, event.body.key())
+            }
+        };
+        let message = client.inflight().find(is_source).cloned()?;
+        let is_row = matches!(message.source, Source::Row { .. });
+        let qos = if message.phase == Phase::AtLeastOnce { 1 } else { 2 };
+        let table = &tables[usize::from(event.table.0)];
+        let definition = table.definition.as_deref()?;
+        let text = table.codec.text(event.body.key(), key_text);
+        let mut merged: Vec<Merged> = Vec::new();
+        for index in &client.subscriptions {
+            let Some(subscription) = subscriptions.get(*index as usize) else { continue };
+            for (number, target) in subscription.targets.iter().enumerate() {
+                if target.table == event.table && target.filter.matches(text) {
+                    merge(&mut merged, subscription.subscriber(*index, number), subscription, event);
+                }
+            }
+        }
+        // Where nothing matches any more the client still has to end what it began [MQTT-3.10.4-3].
+        let path = definition.exports.iter().position(|export| export.mqtt)? as u8;
+        let own = merged.pop().unwrap_or_else(|| Merged {
+            connection: connection.index,
+            kind: FrameKind { encoding: client.encoding, path, flags: 0 },
+            identifiers: Vec::new(),
+        });
+        let mut kind = own.kind.with_qos(qos).with(FrameKind::DUPLICATE);
+        if is_row {
+            kind = kind.with(FrameKind::RETAIN);
+        }
+        let context = context(definition, table.codec, text, event, seen, *now_us / 1000, &own.identifiers);
+        if let Some(frame) = frames.own(kind, |out| encoder.encode(kind, &context, out)) {
+            outboxes.push(connection.index, frame, &Origin::Again { packet_id: message.packet_id });
+        }
+        Some(message.packet_id)
+    }
+}
