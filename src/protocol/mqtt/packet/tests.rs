@@ -3,7 +3,7 @@
 
 mod foreign;
 
-use super::super::property::{content_type_of, without_format};
+use super::super::property::{content_type_of, payload_format_of, without_format};
 
 use super::*;
 use PacketError::{Malformed, Protocol, TooLarge, UnsupportedVersion};
@@ -628,7 +628,7 @@ proptest! {
 
     #[test]
     fn stored_bytes_are_looked_at_without_panic(bytes in prop::collection::vec(0u8..12, 0..40)) {
-        content_type_of(&bytes);
+        let _ = (content_type_of(&bytes), payload_format_of(&bytes));
         prop_assert!(bytes.ends_with(without_format(&bytes)));
     }
 }

@@ -8,7 +8,7 @@ use super::super::property::id::{
 };
 use super::{Version, reason};
 
-/// Bytes of a variable byte integer; more than 4 are none that may be sent [MQTT-1.5.5].
+/// Bytes of a variable byte integer; more than 4 are none that may be sent (§1.5.5).
 #[inline]
 fn variable_bytes(value: usize) -> usize {
     match value {
