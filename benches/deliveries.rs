@@ -2,11 +2,13 @@
 //! The server is pinned to core 0 (one shard), this generator to core 1. Prints deliveries per second and per server
 //! CPU second. The generator is a bare epoll loop: it counts bytes, and knows only as much MQTT as it takes to connect.
 //!
-//! `cargo bench --bench deliveries [-- --subscribers N --in-flight N --seconds N --io uring|epoll --protocol mqtt|sse|ws]`
+//! `cargo bench --bench deliveries [-- --subscribers N --in-flight N --seconds N --io uring|epoll --protocol mqtt|mqtts|sse|ws]`
 
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 fn argument(name: &str, default: &str) -> String {
@@ -23,6 +25,8 @@ struct Server {
     child: Child,
     http: SocketAddr,
     mqtt: SocketAddr,
+    mqtts: SocketAddr,
+    tls: Arc<ClientConfig>,
     _data: tempfile::TempDir,
 }
 
@@ -35,10 +39,24 @@ impl Drop for Server {
 
 fn start() -> Server {
     let data = tempfile::tempdir().expect("a data directory");
+    let own = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+    let (certificate, key) = (data.path().join("certificate.pem"), data.path().join("key.pem"));
+    std::fs::write(&certificate, own.cert.pem()).expect("write the certificate");
+    std::fs::write(&key, own.signing_key.serialize_pem()).expect("write the key");
+    let mut roots = RootCertStore::empty();
+    roots.add(own.cert.der().clone()).expect("a root");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
+    let tls = Arc::new(tls.with_root_certificates(roots).with_no_client_auth());
     let mut child = Command::new(env!("CARGO_BIN_EXE_tablecast"))
         .args(["run", "--shards", "1", "--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"])
-        .args(["--io", &argument("io", "auto"), "--log-level", "error", "--data"])
-        .arg(data.path())
+        .args(["--io", &argument("io", "auto"), "--log-level", "error", "--https", "off"])
+        .args(["--mqtts", "127.0.0.1:0", "--tls-certificate"])
+        .arg(&certificate)
+        .arg("--tls-key")
+        .arg(&key)
+        .arg("--data")
+        .arg(data.path().join("data"))
         .stdout(Stdio::piped())
         .spawn()
         .expect("the server starts");
@@ -47,8 +65,8 @@ fn start() -> Server {
         let line = lines.by_ref().map_while(Result::ok).find(|line| line.starts_with(&format!("listening {kind} ")));
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).expect("an address")
     };
-    let (http, mqtt) = (address("http"), address("mqtt"));
-    Server { child, http, mqtt, _data: data }
+    let (http, mqtt, mqtts) = (address("http"), address("mqtt"), address("mqtts"));
+    Server { child, http, mqtt, mqtts, tls, _data: data }
 }
 
 /// Seconds of CPU that a process has used, user and system.
@@ -59,9 +77,45 @@ fn cpu_seconds(pid: u32) -> f64 {
     ticks / 100.0
 }
 
-fn mqtt_connect(address: SocketAddr, name: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(address).expect("connect");
-    stream.set_nodelay(true).expect("nodelay");
+/// One that only counts: plain, or with TLS.
+struct Subscriber<S> {
+    tcp: S,
+    tls: Option<Box<ClientConnection>>,
+}
+
+impl<S: Read + Write> Read for Subscriber<S> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match &mut self.tls {
+            None => self.tcp.read(buffer),
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.tcp).read(buffer),
+        }
+    }
+}
+
+impl<S: Read + Write> Write for Subscriber<S> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match &mut self.tls {
+            None => self.tcp.write(bytes),
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.tcp).write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.tcp.flush()
+    }
+}
+
+fn connect(address: SocketAddr, tls: Option<&Arc<ClientConfig>>) -> Subscriber<TcpStream> {
+    let tcp = TcpStream::connect(address).expect("connect");
+    tcp.set_nodelay(true).expect("nodelay");
+    let client = |config: &Arc<ClientConfig>| {
+        Box::new(ClientConnection::new(config.clone(), "localhost".try_into().expect("a name")).expect("a client"))
+    };
+    Subscriber { tcp, tls: tls.map(client) }
+}
+
+fn mqtt_connect(address: SocketAddr, tls: Option<&Arc<ClientConfig>>, name: &str) -> Subscriber<TcpStream> {
+    let mut stream = connect(address, tls);
     let mut packet = vec![0x10, 12 + name.len() as u8, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 0, 0, name.len() as u8];
     packet.extend_from_slice(name.as_bytes());
     stream.write_all(&packet).expect("CONNECT");
@@ -71,9 +125,10 @@ fn mqtt_connect(address: SocketAddr, name: &str) -> TcpStream {
     stream
 }
 
-fn subscriber(server: &Server, protocol: &str, number: usize) -> TcpStream {
-    if protocol == "mqtt" {
-        let mut stream = mqtt_connect(server.mqtt, &format!("s{number}"));
+fn subscriber(server: &Server, protocol: &str, number: usize) -> Subscriber<TcpStream> {
+    if protocol.starts_with("mqtt") {
+        let (address, tls) = if protocol == "mqtts" { (server.mqtts, Some(&server.tls)) } else { (server.mqtt, None) };
+        let mut stream = mqtt_connect(address, tls, &format!("s{number}"));
         let mut packet = vec![0x82, 14, 0, 1, 0, 9];
         packet.extend_from_slice(b"Sensors/1\0");
         stream.write_all(&packet).expect("SUBSCRIBE");
@@ -81,7 +136,7 @@ fn subscriber(server: &Server, protocol: &str, number: usize) -> TcpStream {
         stream.read_exact(&mut answer).expect("SUBACK");
         return stream;
     }
-    let mut stream = TcpStream::connect(server.http).expect("connect");
+    let mut stream = connect(server.http, None);
     let head = match protocol {
         "sse" => "Accept: text/event-stream\r\n",
         _ => {
@@ -109,15 +164,15 @@ fn main() {
     let server = start();
     tablecast::reactor::run_on(&[1]).expect("a second core");
     let mut poll = mio::Poll::new().expect("epoll");
-    let mut streams: Vec<mio::net::TcpStream> = Vec::new();
+    let mut streams: Vec<Subscriber<mio::net::TcpStream>> = Vec::new();
     for number in 0..count {
-        let stream = subscriber(&server, &protocol, number);
-        stream.set_nonblocking(true).expect("non-blocking");
-        let mut stream = mio::net::TcpStream::from_std(stream);
-        poll.registry().register(&mut stream, mio::Token(number), mio::Interest::READABLE).expect("register");
-        streams.push(stream);
+        let Subscriber { tcp, tls } = subscriber(&server, &protocol, number);
+        tcp.set_nonblocking(true).expect("non-blocking");
+        let mut tcp = mio::net::TcpStream::from_std(tcp);
+        poll.registry().register(&mut tcp, mio::Token(number), mio::Interest::READABLE).expect("register");
+        streams.push(Subscriber { tcp, tls });
     }
-    let mut publisher = mqtt_connect(server.mqtt, "publisher");
+    let mut publisher = mqtt_connect(server.mqtt, None, "publisher");
     let payload = format!("{{\"temp\":20.5,\"location\":\"{}\"}}", "x".repeat(128 - 28));
     let remaining = 2 + "Sensors/1".len() + payload.len();
     let mut packet = vec![0x30, remaining as u8 & 0x7f | 0x80, (remaining >> 7) as u8, 0, 9];
@@ -126,7 +181,7 @@ fn main() {
 
     let mut buffer = vec![0; 1 << 20];
     let mut received = 0u64;
-    let mut read_all = |streams: &mut [mio::net::TcpStream], poll: &mut mio::Poll, wait: Duration| -> u64 {
+    let mut read_all = |streams: &mut [Subscriber<mio::net::TcpStream>], poll: &mut mio::Poll, wait: Duration| -> u64 {
         let mut events = mio::Events::with_capacity(1024);
         poll.poll(&mut events, Some(wait)).expect("poll");
         let mut bytes = 0;
@@ -134,7 +189,8 @@ fn main() {
             while let Ok(length) = streams[event.token().0].read(&mut buffer) {
                 assert!(length > 0, "the server closed a subscriber");
                 bytes += length as u64;
-                if length < buffer.len() {
+                // With TLS a read gives one record, and what is left of the others raises no event.
+                if length < buffer.len() && streams[event.token().0].tls.is_none() {
                     break;
                 }
             }

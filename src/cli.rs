@@ -4,7 +4,8 @@
 use crate::app::App;
 use crate::diagnostic::Diagnostic;
 use crate::server;
-use crate::settings::{Address, Layers, LogFormat, LogSettings, Mode, SETTINGS, Settings};
+use crate::settings::{Address, ClientAuth, Layers, LogFormat, LogSettings, Mode, SETTINGS, Settings};
+use crate::tls::Tls;
 use crate::tools::transfer::{self, Form};
 use crate::tools::{ToolError, backup, inspect, repair, verify};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
@@ -183,6 +184,10 @@ pub fn main() -> ExitCode {
         print_error(&problem);
         return ExitCode::from(EXIT_USAGE);
     }
+    if let (Some(Verb::Check { .. }), Err(error)) = (verb, Tls::load(&settings.tls)) {
+        print_error(&format!("TLS: {error}"));
+        return ExitCode::from(EXIT_USAGE);
+    }
     let Some(verb) = verb else { return serve(app, settings, mode) };
     match work(verb, app, &settings) {
         Ok(code) => ExitCode::from(code),
@@ -272,17 +277,23 @@ fn serve(app: App, settings: Settings, mode: Mode) -> ExitCode {
     }
 }
 
-/// Whoever reaches a listener may do everything, so nobody but this machine may reach it.
+/// Whoever reaches a listener may do everything, so only this machine may reach it, and whom the client CA vouches for.
 fn public_listener(settings: &Settings) -> Option<String> {
-    let refuse = |name: &str, address: &Address| {
+    let refuse = |name: &str, address: &Address, remedy: &str| {
         (!address.is_loopback()).then(|| {
             format!(
                 "{name}.address: {address} can be reached from other machines, and no users exist yet: everybody \
-                 could read and write everything (expected a loopback address such as localhost:9926)"
+                 could read and write everything (expected a loopback address such as localhost:9926{remedy})"
             )
         })
     };
-    refuse("http", &settings.http.address).or_else(|| refuse("mqtt", &settings.mqtt.address))
+    let vouched = settings.tls.client_auth() == ClientAuth::Required;
+    let refuse_tls =
+        |name: &str, address: &Address| refuse(name, address, ", or tls.clientAuth: required").filter(|_| !vouched);
+    refuse("http", &settings.http.address, "")
+        .or_else(|| refuse("mqtt", &settings.mqtt.address, ""))
+        .or_else(|| refuse_tls("https", &settings.https_address()))
+        .or_else(|| refuse_tls("mqtts", &settings.mqtts_address()))
 }
 
 /// To standard error: standard output is for what a command was asked to print.
@@ -417,6 +428,12 @@ mod tests {
         settings.mqtt.address = Address::parse("0.0.0.0:1883").expect("an address");
         let problem = public_listener(&settings).expect("refused");
         assert!(problem.starts_with("mqtt.address: 0.0.0.0:1883") && problem.contains("no users exist yet"));
+        settings.mqtt.address = Address::Off;
+        settings.https.address = Address::parse("0.0.0.0:443");
+        let problem = public_listener(&settings).expect("refused");
+        assert!(problem.starts_with("https.address: 0.0.0.0:443") && problem.contains("tls.clientAuth: required"));
+        settings.tls.client_auth = Some(ClientAuth::Required);
+        assert_eq!(public_listener(&settings), None);
     }
 
     #[test]

@@ -9,9 +9,13 @@ use crate::protocol::ws::records::RecordsSession;
 use crate::protocol::ws::tunnel::TunnelSession;
 use crate::protocol::{Catalog, Context, Flow, Scratch, Session, Upgrade, format::Format};
 use crate::reactor::Slot;
+use crate::tls::stream::{Event, TlsStream};
 use shards::command::{Completion, ConnectionRef};
+use shards::outbox::{Outboxes, SendBuffer};
 use shards::shard::Shard;
 use std::net::IpAddr;
+use std::sync::Arc;
+use tracing::info;
 
 /// Bytes that may wait for a blocked session before its socket is no longer read.
 const CARRY_PAUSE_BYTES: usize = 256 << 10;
@@ -20,12 +24,34 @@ const LINGER_US: u64 = 2_000_000;
 /// How long one send may take: this, and a second more for each of so many bytes.
 const SEND_STALL_US: u64 = 60_000_000;
 const SEND_BYTES_PER_S: u64 = 64 << 10;
+/// How long a TLS handshake may take, from the start of the connection.
+const HANDSHAKE_US: u64 = 5_000_000;
 
 /// What a listener's connections speak at first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Http,
     Mqtt,
+    Https,
+    Mqtts,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Http => "http",
+            Kind::Mqtt => "mqtt",
+            Kind::Https => "https",
+            Kind::Mqtts => "mqtts",
+        }
+    }
+
+    fn session(self, ticks_us: u64) -> Box<dyn Session> {
+        match self {
+            Kind::Http | Kind::Https => Box::new(HttpSession::new(ticks_us)),
+            Kind::Mqtt | Kind::Mqtts => Box::new(MqttSession::new(ticks_us, None, Format::Json)),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +72,12 @@ pub enum State {
 pub struct Connection {
     pub slot: Slot,
     pub state: State,
+    kind: Kind,
     pub address: IpAddr,
+    /// Whom the client's certificate names.
+    identity: Option<Arc<str>>,
+    /// Between the socket and all else, if the listener's kind says so. Taken out while it works.
+    pub tls: Option<Box<TlsStream>>,
     /// Taken out while it is called.
     session: Option<Box<dyn Session>>,
     /// Received, but not taken by the session.
@@ -59,6 +90,8 @@ pub struct Connection {
     pub paused: bool,
     /// The peer sends no more.
     pub peer_ended: bool,
+    /// The socket's end came while bytes of a handshake waited for their turn: it comes behind them.
+    pub hung_up: bool,
     pub opened_us: u64,
     pub heard: bool,
     /// When the send under way must be complete.
@@ -75,21 +108,21 @@ pub struct Surroundings<'a> {
 }
 
 impl Connection {
-    pub fn open(kind: Kind, slot: Slot, address: IpAddr, ticks_us: u64) -> Connection {
-        let session: Box<dyn Session> = match kind {
-            Kind::Http => Box::new(HttpSession::new(ticks_us)),
-            Kind::Mqtt => Box::new(MqttSession::new(ticks_us, None, Format::Json)),
-        };
+    pub fn open(kind: Kind, slot: Slot, address: IpAddr, tls: Option<Box<TlsStream>>, ticks_us: u64) -> Connection {
         Connection {
             slot,
             state: State::Open,
+            kind,
             address,
-            session: Some(session),
+            identity: None,
+            tls,
+            session: Some(kind.session(ticks_us)),
             carry: Vec::new(),
             blocked: false,
             starved: false,
             paused: false,
             peer_ended: false,
+            hung_up: false,
             opened_us: ticks_us,
             heard: false,
             send_deadline_us: None,
@@ -114,6 +147,7 @@ impl Connection {
             scratch: around.scratch,
             connection,
             address: self.address,
+            identity: self.identity.as_deref(),
             framing: Framing::None,
         };
         let result = body(&mut session, &mut context);
@@ -121,8 +155,43 @@ impl Connection {
         result
     }
 
-    /// Hands received bytes to the session: as they lie in the receive buffer, unless some are left from before.
+    /// Takes received bytes. Those of a TLS handshake wait for [`Connection::advance_tls`]: it takes its time.
     pub fn receive(&mut self, around: &mut Surroundings<'_>, bytes: &[u8]) {
+        let Some(tls) = &mut self.tls else { return self.hear(around, bytes) };
+        if self.state == State::Open {
+            tls.receive(bytes);
+            if tls.is_open() {
+                self.advance_tls(around);
+            }
+        }
+    }
+
+    pub fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+    }
+
+    /// Hands what TLS makes of received bytes to the session.
+    pub fn advance_tls(&mut self, around: &mut Surroundings<'_>) {
+        let Some(mut tls) = self.tls.take() else { return };
+        let result = tls.advance(&mut |event| match event {
+            Event::Established { identity } => {
+                self.identity = identity;
+                self.session = Some(self.kind.session(around.shard.ticks_us())); // its time begins now
+            }
+            Event::Plain(bytes) => self.hear(around, bytes),
+            Event::Ended => self.end_of_input(around),
+        });
+        self.tls = Some(tls);
+        if let Err(reason) = result {
+            if self.state == State::Open {
+                info!(client = %self.address, "TLS connection closed: {reason}");
+            }
+            self.close(around);
+        }
+    }
+
+    /// Hands bytes to the session: as they lie in the receive buffer, unless some are left from before.
+    fn hear(&mut self, around: &mut Surroundings<'_>, bytes: &[u8]) {
         if self.state != State::Open {
             return;
         }
@@ -235,7 +304,9 @@ impl Connection {
 
     /// The server is about to stop.
     pub fn stop(&mut self, around: &mut Surroundings<'_>) {
-        if self.state == State::Open {
+        if self.is_handshaking() {
+            self.close(around);
+        } else if self.state == State::Open {
             let flow = self.call(around, |session, context| session.stop(context));
             self.follow(around, flow);
         }
@@ -244,6 +315,7 @@ impl Connection {
     /// When [`Connection::expire`] is due.
     pub fn deadline(&self) -> u64 {
         match self.state {
+            State::Open if self.is_handshaking() => self.opened_us + HANDSHAKE_US,
             State::Open => {
                 let session = self.session.as_ref().and_then(|session| session.deadline()).unwrap_or(u64::MAX);
                 session.min(self.send_deadline_us.unwrap_or(u64::MAX))
@@ -260,7 +332,7 @@ impl Connection {
         let ticks_us = around.shard.ticks_us();
         let stalled = self.send_deadline_us.is_some_and(|at| ticks_us >= at);
         match self.state {
-            State::Open if stalled => {
+            State::Open if stalled || self.is_handshaking() => {
                 self.close(around);
                 true
             }
@@ -274,13 +346,68 @@ impl Connection {
         }
     }
 
+    /// Whether the end of what the socket gives is the end that the peer wanted: over TLS it says so beforehand.
+    pub fn may_end(&self) -> bool {
+        self.tls.is_none() || self.peer_ended || self.state != State::Open
+    }
+
+    /// Whether all has been sent that is to be said. `drained`: nothing waits in the outbox.
+    pub fn is_finished(&self, drained: bool) -> bool {
+        self.tls.as_ref().map_or(drained, |tls| tls.is_finished(drained))
+    }
+
+    /// Whether TLS has something to send beside what waits in the outbox, and does not stand in the list of those.
+    pub fn joins_senders(&mut self) -> bool {
+        let is_closing = matches!(self.state, State::Draining { .. });
+        let Some(tls) = &mut self.tls else { return false };
+        let joins = !tls.queued && tls.wants_send(is_closing);
+        tls.queued |= joins;
+        joins
+    }
+
+    /// What TLS has to send now: what waits in the outbox, and what it says itself.
+    ///
+    /// # Errors
+    /// It cannot be encrypted.
+    pub fn seal(&mut self, outboxes: &mut Outboxes, shard: u16, ticks_us: u64) -> Result<Option<SendBuffer>, String> {
+        let reference = self.reference(shard);
+        let Some(tls) = &mut self.tls else { return Ok(None) };
+        tls.queued = false;
+        let mut bytes = 0;
+        if tls.wants_plain()
+            && let Some(buffer) = outboxes.take(reference.index)
+        {
+            bytes = buffer.len();
+            tls.give_plain(buffer);
+        }
+        let is_last = matches!(self.state, State::Draining { .. }) && outboxes.is_drained(reference);
+        let sealed = tls.seal(is_last)?;
+        if sealed.is_some() && self.send_deadline_us.is_none() {
+            self.begin_send(ticks_us, bytes);
+        }
+        Ok(sealed)
+    }
+
+    /// A send is complete. Gives the outbox's buffer back when all of it has been sent.
+    pub fn sent(&mut self, buffer: SendBuffer) -> Option<SendBuffer> {
+        let buffer = match &mut self.tls {
+            None => Some(buffer),
+            Some(tls) => tls.sent(),
+        };
+        if self.tls.as_ref().is_none_or(|tls| !tls.is_sending_plain()) {
+            self.send_deadline_us = None;
+        }
+        buffer
+    }
+
     /// A send of so many bytes begins.
     pub fn begin_send(&mut self, ticks_us: u64, bytes: usize) {
         self.send_deadline_us = Some(ticks_us + SEND_STALL_US + bytes as u64 * 1_000_000 / SEND_BYTES_PER_S);
     }
 
-    /// Whether the socket should not be read now: too much waits for a blocked session.
+    /// Whether the socket should not be read now: too much waits for a blocked session, or for a handshake's turn.
     pub fn wants_pause(&self) -> bool {
         self.blocked && self.carry.len() > CARRY_PAUSE_BYTES
+            || self.tls.as_ref().is_some_and(|tls| tls.has_much_pending())
     }
 }

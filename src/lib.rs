@@ -13,6 +13,7 @@ pub mod server;
 pub mod settings;
 mod shard_thread;
 mod sys_topics;
+mod tls;
 pub mod tools;
 mod wheel;
 mod yaml;

@@ -2,7 +2,7 @@
 
 use crate::addresses::Addresses;
 use crate::app::App;
-use crate::auth::LocalOnly;
+use crate::auth::NoUsers;
 use crate::connection::Kind;
 use crate::progress::Shown;
 use crate::protocol::Catalog;
@@ -13,6 +13,7 @@ use crate::reactor::{self, EventFd, Reactor};
 use crate::settings::{Address, DeletePayload, Driver, Mode, Settings};
 use crate::shard_thread::{DRAIN, Failure, Parts, STOP, ShardThread, Shared, describe, now_us};
 use crate::sys_topics::{SysTopics, Tally};
+use crate::tls::{Tls, TlsError};
 use shards::limits::Limits;
 use shards::link::{Links, Wake, mesh};
 use shards::log::recover::{self, RecoveryError};
@@ -24,6 +25,7 @@ use shards::session::system_tables;
 use shards::shard::{self, Shard};
 use shards::storage::{Directory, FileName};
 use shards::topic::Routes;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::Ordering;
@@ -47,6 +49,8 @@ pub enum ServerError {
         what: &'static str,
         error: io::Error,
     },
+    /// A certificate or key.
+    Tls(TlsError),
     /// `--io uring` where io_uring does not work.
     Driver(String),
     /// A flush failed.
@@ -59,7 +63,7 @@ impl ServerError {
     /// See `tablecast --help`.
     pub fn exit_code(&self) -> u8 {
         match self {
-            ServerError::Driver(_) => 2,
+            ServerError::Driver(_) | ServerError::Tls(_) => 2,
             ServerError::Data(DataError::Io(..) | DataError::NoShard(_) | DataError::NoManifest(_))
             | ServerError::Reshard(_)
             | ServerError::Recovery { .. }
@@ -77,6 +81,7 @@ impl std::fmt::Display for ServerError {
             ServerError::Recovery { shard, error } => write!(f, "shard {shard}: {error}"),
             ServerError::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
             ServerError::Io { what, error } => write!(f, "{what}: {error}"),
+            ServerError::Tls(error) => write!(f, "TLS: {error}"),
             ServerError::Driver(why) => write!(f, "--io uring: {why}"),
             ServerError::Disk(error) => write!(f, "the disk failed: {error}"),
             ServerError::Bug => f.write_str("a thread panicked; the server cannot go on without it"),
@@ -97,6 +102,7 @@ struct Listening {
 /// Serves an app until a signal ends it.
 pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> {
     reactor::raise_descriptor_limit();
+    let tls = Tls::load(&settings.tls).map_err(ServerError::Tls)?.map(Arc::new);
     let uring = choose_driver(settings.io.driver)?;
     let cores: Arc<[usize]> = reactor::allowed_cores().into();
     let limits = limits(&settings);
@@ -123,8 +129,14 @@ pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> 
     let mut opened = opening.open_shards(links, settings.data.strict, &health)?;
     start_generated_keys(&mut opened, &tables);
 
+    let wanted = [
+        (Kind::Http, settings.http.address.clone()),
+        (Kind::Mqtt, settings.mqtt.address.clone()),
+        (Kind::Https, settings.https_address()),
+        (Kind::Mqtts, settings.mqtts_address()),
+    ];
     let catalog = Arc::new(catalog(tables, app.static_files, settings.http.cors, health));
-    let listeners = bind_all(&settings.http.address, &settings.mqtt.address, count)?;
+    let listeners = bind_all(&wanted, count)?;
     let shared = Arc::new(Shared::new(
         Tally::new(opened.iter().map(Shard::counters)),
         Addresses::new(settings.limits.connections_per_address),
@@ -145,6 +157,7 @@ pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> 
             wake,
             shared: shared.clone(),
             kinds,
+            tls: tls.clone(),
             cores: cores.clone(),
             accepts_per_second: settings.limits.accepts_per_second,
             sys_topics: figures.filter(|_| is_first).map(SysTopics::new),
@@ -152,7 +165,7 @@ pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> 
         let sockets = listeners.into_iter().map(|(_, socket)| socket).collect();
         threads.push(start_thread(parts, sockets, core, uring, sender.clone())?);
     }
-    supervise(&events, &shared, &wakes, &addresses, &sender)?;
+    supervise(&events, &shared, &wakes, &addresses, &sender, tls.as_deref())?;
     for thread in threads {
         let _ = thread.join(); // its result has come over the channel
     }
@@ -315,13 +328,13 @@ fn catalog(
         }
         by_number[at] = Some(definition);
     }
-    Catalog { tables: by_number, rest, sse, ws, mqtt, static_files, cors, authority: Box::new(LocalOnly), health }
+    Catalog { tables: by_number, rest, sse, ws, mqtt, static_files, cors, authority: Box::new(NoUsers), health }
 }
 
 /// One listening socket per address for each shard. Where the port is 0 the first socket decides it for all.
-fn bind_all(http: &Address, mqtt: &Address, shards: u16) -> Result<Vec<Vec<(Listening, TcpListener)>>, ServerError> {
+fn bind_all(wanted: &[(Kind, Address)], shards: u16) -> Result<Vec<Vec<(Listening, TcpListener)>>, ServerError> {
     let mut all: Vec<Vec<(Listening, TcpListener)>> = (0..shards).map(|_| Vec::new()).collect();
-    for (kind, address) in [(Kind::Http, http), (Kind::Mqtt, mqtt)] {
+    for (kind, address) in wanted {
         let mut port = None;
         let sockets = address.sockets();
         for mut wanted in sockets.iter().copied() {
@@ -341,7 +354,7 @@ fn bind_all(http: &Address, mqtt: &Address, shards: u16) -> Result<Vec<Vec<(List
                 let bound = listener.local_addr().map_err(io_error("listening socket"))?;
                 wanted = bound;
                 port = Some(bound.port());
-                own.push((Listening { kind, address: bound }, listener));
+                own.push((Listening { kind: *kind, address: bound }, listener));
             }
         }
     }
@@ -405,8 +418,9 @@ fn supervise(
     wakes: &[Arc<EventFd>],
     addresses: &[(Kind, SocketAddr)],
     sender: &mpsc::Sender<Event>,
+    tls: Option<&Tls>,
 ) -> Result<(), ServerError> {
-    watch_signals(sender.clone())?;
+    watch_signals(sender.clone(), tls.is_some())?;
     let stop = |phase: u8| {
         shared.phase.fetch_max(phase, Ordering::AcqRel);
         wakes.iter().for_each(|wake| wake.wake());
@@ -422,8 +436,12 @@ fn supervise(
                     announce(addresses);
                 }
             }
+            Event::Signal(SIGHUP) => match tls.map_or(Ok(()), Tls::reload) {
+                Ok(()) => info!("SIGHUP: certificates and key read again; new connections use them"),
+                Err(error) => error!("SIGHUP: {error}; certificates and key stay as they were"),
+            },
             Event::Signal(signal) => {
-                let is_term = signal == signal_hook::consts::SIGTERM;
+                let is_term = signal == SIGTERM;
                 if shared.phase.load(Ordering::Acquire) == STOP {
                     std::process::exit(128 + signal); // asked twice
                 }
@@ -442,9 +460,10 @@ fn supervise(
     outcome
 }
 
-fn watch_signals(events: mpsc::Sender<Event>) -> Result<(), ServerError> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).map_err(io_error("signals"))?;
+/// `reloads`: SIGHUP has something to read again; otherwise it ends the process, as it does when a terminal is closed.
+fn watch_signals(events: mpsc::Sender<Event>, reloads: bool) -> Result<(), ServerError> {
+    let watched = [SIGTERM, SIGINT].into_iter().chain(reloads.then_some(SIGHUP));
+    let mut signals = signal_hook::iterator::Signals::new(watched).map_err(io_error("signals"))?;
     let watch = move || {
         for signal in signals.forever() {
             if events.send(Event::Signal(signal)).is_err() {
@@ -460,8 +479,7 @@ fn watch_signals(events: mpsc::Sender<Event>) -> Result<(), ServerError> {
 fn announce(addresses: &[(Kind, SocketAddr)]) {
     let mut text = String::new();
     for (kind, address) in addresses {
-        let kind = if *kind == Kind::Http { "http" } else { "mqtt" };
-        text.push_str(&format!("listening {kind} {address}\n"));
+        text.push_str(&format!("listening {} {address}\n", kind.name()));
     }
     text.push_str("ready\n");
     let mut out = io::stdout().lock();

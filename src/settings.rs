@@ -26,6 +26,9 @@ pub enum Mode {
 pub struct Settings {
     pub http: HttpSettings,
     pub mqtt: MqttSettings,
+    pub https: SecureSettings,
+    pub mqtts: SecureSettings,
+    pub tls: TlsSettings,
     pub data: DataSettings,
     pub shards: ShardSettings,
     pub io: IoSettings,
@@ -44,6 +47,44 @@ pub struct HttpSettings {
 pub struct MqttSettings {
     pub address: Address,
     pub delete_payload: DeletePayload,
+}
+
+/// A listener that speaks TLS.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SecureSettings {
+    /// `None`: the usual port of localhost, if there is a certificate.
+    pub address: Option<Address>,
+}
+
+/// Files in PEM; read at start and again on SIGHUP.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TlsSettings {
+    /// The server's certificate, and those between it and a well-known one.
+    pub certificate: Option<PathBuf>,
+    /// Its private key. Given if and only if the certificate is.
+    pub key: Option<PathBuf>,
+    /// Certificates that sign those of clients.
+    pub client_ca: Option<PathBuf>,
+    /// `None`: [`ClientAuth::Optional`] if there is a `client_ca`.
+    pub client_auth: Option<ClientAuth>,
+}
+
+/// Whether clients show certificates of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// They are not asked.
+    None,
+    /// They may; one that is not valid is refused.
+    Optional,
+    /// Without one there is no connection.
+    Required,
+}
+
+impl TlsSettings {
+    pub fn client_auth(&self) -> ClientAuth {
+        let default = if self.client_ca.is_some() { ClientAuth::Optional } else { ClientAuth::None };
+        self.client_auth.unwrap_or(default)
+    }
 }
 
 /// What subscribers of a record get when it is deleted.
@@ -121,6 +162,9 @@ impl Settings {
         Settings {
             http: HttpSettings { address: Address::localhost(9926), cors },
             mqtt: MqttSettings { address: Address::localhost(1883), delete_payload: DeletePayload::Empty },
+            https: SecureSettings::default(),
+            mqtts: SecureSettings::default(),
+            tls: TlsSettings::default(),
             data: DataSettings { directory: PathBuf::from("./tablecast-data"), strict: false },
             shards: ShardSettings { count: None, pin: true },
             io: IoSettings { driver: Driver::Auto },
@@ -134,6 +178,21 @@ impl Settings {
                 sessions_max: limits::SESSIONS_MAX,
             },
         }
+    }
+
+    /// Where HTTPS is spoken.
+    pub fn https_address(&self) -> Address {
+        self.secure_address(&self.https, 9927)
+    }
+
+    /// Where MQTT over TLS is spoken.
+    pub fn mqtts_address(&self) -> Address {
+        self.secure_address(&self.mqtts, 8883)
+    }
+
+    fn secure_address(&self, own: &SecureSettings, port: u16) -> Address {
+        let default = if self.tls.certificate.is_some() { Address::localhost(port) } else { Address::Off };
+        own.address.clone().unwrap_or(default)
     }
 }
 

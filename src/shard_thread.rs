@@ -8,6 +8,8 @@ use crate::protocol::http::health::Damage;
 use crate::protocol::{Catalog, Scratch};
 use crate::reactor::{self, Commit, Completion, EventFd, Reactor, Slot};
 use crate::sys_topics::{SysTopics, Tally, Teller};
+use crate::tls::Tls;
+use crate::tls::stream::TlsStream;
 use crate::wheel::Wheel;
 use shards::command::{Completion as ShardCompletion, ConnectionRef};
 use shards::counters::Counter;
@@ -17,6 +19,7 @@ use shards::log::recover::Place;
 use shards::outbox::SendBuffer;
 use shards::shard::Shard;
 use shards::storage::{Directory, FileName, Mapped, Storage, StorageCompletion, StorageRequest};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -31,6 +34,8 @@ const DRAIN_US: u64 = 5_000_000;
 const REFUSAL_SAID_US: u64 = 10_000_000;
 /// A connection accepted this shortly before the end may still say what it came for.
 const NEWCOMER_US: u64 = 250_000;
+/// TLS handshakes that one turn goes on with: each takes some tenths of a millisecond, and others are being served.
+const HANDSHAKES_PER_TURN: usize = 4;
 
 pub const RUN: u8 = 0;
 /// Finish what is under way, say goodbye, stop.
@@ -71,6 +76,8 @@ pub struct Parts {
     pub shared: Arc<Shared>,
     /// What the connections of each listener speak.
     pub kinds: Vec<Kind>,
+    /// For listeners that speak TLS.
+    pub tls: Option<Arc<Tls>>,
     /// Cores on which work for the disk may run.
     pub cores: Arc<[usize]>,
     pub accepts_per_second: u32,
@@ -101,6 +108,7 @@ pub struct ShardThread<R> {
     wake: Arc<EventFd>,
     shared: Arc<Shared>,
     kinds: Vec<Kind>,
+    tls: Option<Arc<Tls>>,
     cores: Arc<[usize]>,
     /// By slot index.
     connections: Vec<Option<Connection>>,
@@ -110,6 +118,10 @@ pub struct ShardThread<R> {
     started: Instant,
     /// Sessions that found no room for commands; tried again each turn.
     starved: Vec<Slot>,
+    /// Connections whose TLS handshake can go on.
+    handshakes: VecDeque<Slot>,
+    /// Connections whose TLS has something to send, maybe.
+    senders: Vec<Slot>,
     /// Segments that are or will be appended to, and their descriptors: opened before they are needed, so that a server
     /// that has run out of descriptors can still write.
     segments: Vec<(u32, Arc<File>)>,
@@ -135,7 +147,7 @@ pub fn now_us() -> u64 {
 
 impl<R: Reactor> ShardThread<R> {
     pub fn new(reactor: R, parts: Parts) -> ShardThread<R> {
-        let Parts { shard, catalog, directory, wake, shared, kinds, cores, sys_topics, .. } = parts;
+        let Parts { shard, catalog, directory, wake, shared, kinds, tls, cores, sys_topics, .. } = parts;
         let teller = Teller::new(shard.index());
         let damage_is_known = shard.damage().is_some(); // what was found at start was said there
         ShardThread {
@@ -147,12 +159,15 @@ impl<R: Reactor> ShardThread<R> {
             wake,
             shared,
             kinds,
+            tls,
             cores,
             connections: Vec::new(),
             open: 0,
             wheel: Wheel::new(0),
             started: Instant::now(),
             starved: Vec::new(),
+            handshakes: VecDeque::new(),
+            senders: Vec::new(),
             segments: Vec::new(),
             background: mpsc::channel(),
             damage_is_known,
@@ -200,6 +215,7 @@ impl<R: Reactor> ShardThread<R> {
                 self.on_completion(completion).map_err(Failure::Disk)?;
             }
             self.reactor.recycle();
+            self.shake_hands();
             busy = self.shard.receive();
             self.tell_sessions();
             self.retry_starved();
@@ -218,7 +234,7 @@ impl<R: Reactor> ShardThread<R> {
             self.send(&mut dirty);
             self.teller.tell(&self.shard, &self.shared.tally);
             self.shard.end_turn();
-            busy |= !self.starved.is_empty() && self.shard.has_room();
+            busy |= !self.starved.is_empty() && self.shard.has_room() || !self.handshakes.is_empty();
         }
     }
 
@@ -254,6 +270,9 @@ impl<R: Reactor> ShardThread<R> {
             connection.starved = true;
             self.starved.push(slot);
         }
+        if connection.joins_senders() {
+            self.senders.push(slot);
+        }
         if connection.wants_pause() != connection.paused {
             connection.paused = !connection.paused;
             if connection.paused { self.reactor.pause(slot) } else { self.reactor.resume(slot) }
@@ -282,7 +301,8 @@ impl<R: Reactor> ShardThread<R> {
         if !matches!(connection.state, State::Draining { .. }) || connection.slot != slot {
             return;
         }
-        if !self.shard.outboxes.is_drained(connection.reference(shard)) {
+        let drained = self.shard.outboxes.is_drained(connection.reference(shard));
+        if !connection.is_finished(drained) {
             return;
         }
         if connection.peer_ended {
@@ -316,13 +336,20 @@ impl<R: Reactor> ShardThread<R> {
                     let mut around =
                         Surroundings { shard: &mut self.shard, catalog: &self.catalog, scratch: &mut self.scratch };
                     connection.receive(&mut around, bytes);
+                    if connection.is_handshaking() {
+                        self.handshakes.push_back(slot);
+                    }
                 }
                 self.with(slot, |_, _| {});
             }
             Completion::Ended { slot } => {
-                self.with(slot, |connection, around| connection.end_of_input(around));
-                if self.connection(slot).is_some_and(|connection| matches!(connection.state, State::Lingering { .. })) {
-                    self.break_off(slot);
+                let waits = self.connection(slot).filter(|connection| connection.is_handshaking());
+                match waits {
+                    Some(connection) => {
+                        connection.hung_up = true;
+                        self.handshakes.push_back(slot);
+                    }
+                    None => self.end_of_input(slot),
                 }
             }
             Completion::Sent { slot, buffer, result } => self.sent(slot, buffer, &result),
@@ -414,7 +441,22 @@ impl<R: Reactor> ShardThread<R> {
         if index >= self.connections.len() {
             self.connections.resize_with(index + 1, || None);
         }
-        let connection = Connection::open(kind, slot, address, self.shard.ticks_us());
+        let tls = match kind {
+            Kind::Http | Kind::Mqtt => None,
+            Kind::Https | Kind::Mqtts => {
+                let Some(config) = self.tls.as_ref().map(|tls| tls.config(kind)) else {
+                    return self.reactor.close(slot);
+                };
+                match TlsStream::new(config, kind == Kind::Https) {
+                    Ok(tls) => Some(Box::new(tls)),
+                    Err(error) => {
+                        error!(client = %address, "TLS: {error}");
+                        return self.reactor.close(slot);
+                    }
+                }
+            }
+        };
+        let connection = Connection::open(kind, slot, address, tls, self.shard.ticks_us());
         self.shard.outboxes.open(connection.reference(self.shard.index()));
         self.connections[index] = Some(connection);
         self.open += 1;
@@ -425,11 +467,15 @@ impl<R: Reactor> ShardThread<R> {
     fn sent(&mut self, slot: Slot, buffer: SendBuffer, result: &io::Result<()>) {
         let shard = self.shard.index();
         let Some(connection) = self.connection(slot) else { return };
-        connection.send_deadline_us = None;
+        let buffer = connection.sent(buffer);
         let reference = connection.reference(shard);
-        if self.shard.outboxes.sent(reference, buffer) {
-            self.shard.resume_scans(reference);
-            self.shard.catch_up(reference);
+        if connection.tls.is_some() {
+            self.senders.push(slot); // more may have gathered meanwhile
+        }
+        if let Some(buffer) = buffer
+            && self.shard.outboxes.sent(reference, buffer)
+        {
+            self.shard.resume(reference);
             self.with(slot, |connection, around| {
                 if connection.blocked && connection.state == State::Open {
                     connection.retry(around);
@@ -443,6 +489,32 @@ impl<R: Reactor> ShardThread<R> {
         self.schedule(slot);
     }
 
+    /// Goes on with a few TLS handshakes.
+    fn shake_hands(&mut self) {
+        for _ in 0..HANDSHAKES_PER_TURN {
+            let Some(slot) = self.handshakes.pop_front() else { return };
+            self.with(slot, |connection, around| {
+                if connection.state == State::Open {
+                    connection.advance_tls(around);
+                }
+            });
+            if self.connection(slot).is_some_and(|connection| std::mem::take(&mut connection.hung_up)) {
+                self.end_of_input(slot);
+            }
+        }
+    }
+
+    /// Nothing more comes from the socket.
+    fn end_of_input(&mut self, slot: Slot) {
+        if self.connection(slot).is_some_and(|connection| !connection.may_end()) {
+            return self.break_off(slot); // something may have been cut off: as if it had been reset
+        }
+        self.with(slot, |connection, around| connection.end_of_input(around));
+        if self.connection(slot).is_some_and(|connection| matches!(connection.state, State::Lingering { .. })) {
+            self.break_off(slot);
+        }
+    }
+
     /// Hands completions of the shard to the sessions they are for, until there are no more.
     fn tell_sessions(&mut self) {
         while let Some(completion) = self.shard.completion() {
@@ -451,6 +523,7 @@ impl<R: Reactor> ShardThread<R> {
                 ShardCompletion::Subscribed { connection, .. }
                 | ShardCompletion::Joined { connection, .. }
                 | ShardCompletion::Checked { connection, .. }
+                | ShardCompletion::Release { connection, .. }
                 | ShardCompletion::Unsaved { connection }
                 | ShardCompletion::Lost { connection }
                 | ShardCompletion::Evicted { connection }
@@ -611,11 +684,37 @@ impl<R: Reactor> ShardThread<R> {
             if connection.state == State::Closed {
                 continue;
             }
+            if connection.tls.is_some() {
+                let slot = connection.slot;
+                self.send_tls(slot);
+                continue;
+            }
             if let Some(buffer) = self.shard.outboxes.take(index) {
                 connection.begin_send(ticks_us, buffer.len());
                 let slot = connection.slot;
                 self.reactor.send(slot, buffer);
                 self.schedule(slot);
+            }
+        }
+        for slot in std::mem::take(&mut self.senders) {
+            self.send_tls(slot);
+        }
+    }
+
+    /// One send of a connection that speaks TLS, if none is under way and there is something to send.
+    fn send_tls(&mut self, slot: Slot) {
+        let (shard, ticks_us) = (self.shard.index(), self.shard.ticks_us());
+        let place = self.connections.get_mut(slot.index as usize).and_then(Option::as_mut);
+        let Some(connection) = place.filter(|own| own.slot == slot && own.state != State::Closed) else { return };
+        match connection.seal(&mut self.shard.outboxes, shard, ticks_us) {
+            Ok(None) => {}
+            Ok(Some(buffer)) => {
+                self.reactor.send(slot, buffer);
+                self.schedule(slot);
+            }
+            Err(reason) => {
+                warn!("TLS connection broken off: {reason}");
+                self.break_off(slot);
             }
         }
     }

@@ -103,8 +103,11 @@ impl Load {
     }
 }
 
+/// A name, and what it stands for.
+type Named = (&'static str, fn(&Counters) -> u64);
+
 /// The loads that are told: the name below `broker/load`, and what is counted.
-const LOADS: [(&str, fn(&Counters) -> u64); 9] = [
+const LOADS: [Named; 9] = [
     ("messages/received", |total| total[Counter::PacketsReceived]),
     ("messages/sent", packets_sent),
     ("publish/dropped", |total| total[Counter::MessagesDropped]),
@@ -127,7 +130,7 @@ fn clients_away(total: &Counters) -> u64 {
 
 /// The figures that are plain numbers: the name below `broker`, and what it stands for. What is stored is the records:
 /// they are what mosquitto calls retained messages.
-const FIGURES: [(&str, fn(&Counters) -> u64); 19] = [
+const FIGURES: [Named; 19] = [
     ("clients/connected", |total| total[Counter::Clients]),
     ("clients/disconnected", clients_away),
     ("clients/expired", |total| total[Counter::SessionsExpired]),

@@ -210,7 +210,7 @@ pub fn compare() {
         retain: false,
         topic: ("Sensors", "/", "101"),
         topic_alias: None,
-        payload_is_text: false,
+        payload_format: None,
         content_type: None,
         message_expiry: None,
         properties: &[],
@@ -219,7 +219,7 @@ pub fn compare() {
     };
     let rich = PublishHead {
         version: V5,
-        payload_is_text: true,
+        payload_format: Some(1),
         content_type: Some("application/json"),
         message_expiry: Some(60),
         properties: RETURNED,

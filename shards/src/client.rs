@@ -5,9 +5,10 @@
 //! events it misses. Nothing is queued for it: from there on the events are read from the log (`shard/replay.rs`), until
 //! it has caught up. A session that is resumed begins behind on every shard.
 
-use crate::limits::INFLIGHT_MAX;
+use crate::limits::{INFLIGHT_MAX, TOPIC_ALIASES_MAX};
 use crate::log::{Location, Position};
 use crate::schema::TableId;
+use hashbrown::HashMap;
 use std::collections::VecDeque;
 
 /// What a message in flight was made of: enough to make it again.
@@ -80,6 +81,19 @@ pub struct Client {
     pub covered: usize,
     /// Rises with whatever changes [`Progress`].
     pub changes: u64,
+    /// What its frames are encoded as, where no subscription says so.
+    pub encoding: u8,
+    /// Topic aliases that it takes, and those that it knows: by table, path and key (MQTT 5 §3.3.2.3.4).
+    pub alias_maximum: u16,
+    aliases: HashMap<Box<[u8]>, u16>,
+    /// Reused, to look aliases up.
+    alias_key: Vec<u8>,
+    /// It may be sent messages: its CONNACK has been written.
+    pub has_begun: bool,
+    /// Packet identifiers that were in flight when the session was taken up.
+    pub again: Vec<u16>,
+    /// It had no room for something that a group wanted to give it.
+    pub has_refused: bool,
     /// Answers that a resumption still waits for.
     pub checks: u16,
     /// One of them has said that something is missing.
@@ -99,6 +113,13 @@ impl Client {
             held: Vec::new(),
             covered: 0,
             changes: 0,
+            encoding: 0,
+            alias_maximum: 0,
+            aliases: HashMap::new(),
+            alias_key: Vec::new(),
+            has_begun: true,
+            again: Vec::new(),
+            has_refused: false,
             checks: 0,
             is_gone: false,
         }
@@ -143,6 +164,8 @@ impl Client {
                 self.inflight.push_back(message.clone());
             }
         }
+        self.has_begun = false;
+        self.again = self.inflight.iter().map(|own| own.packet_id).collect();
         let behind = progress.positions.iter().enumerate();
         self.behind = behind.map(|(shard, from)| Behind::new(shard as u16, *from)).collect();
     }
@@ -172,6 +195,29 @@ impl Client {
             }
             _ => false,
         }
+    }
+
+    /// The alias of a topic name, and whether the client knows it; a new one while it takes more.
+    pub fn alias(&mut self, table: TableId, path: u8, key: &[u8]) -> Option<(u16, bool)> {
+        let [low, high] = table.0.to_le_bytes();
+        self.alias_key.clear();
+        self.alias_key.extend_from_slice(&[low, high, path]);
+        self.alias_key.extend_from_slice(key);
+        if let Some(alias) = self.aliases.get(&*self.alias_key) {
+            return Some((*alias, true));
+        }
+        let alias = self.aliases.len() as u16 + 1;
+        let is_new = alias <= self.alias_maximum.min(TOPIC_ALIASES_MAX);
+        is_new.then(|| {
+            self.aliases.insert(self.alias_key.as_slice().into(), alias);
+            (alias, false)
+        })
+    }
+
+    /// A subscription that was shared ends: what came through it is the client's own affair.
+    pub fn unshare(&mut self, subscription: u32) {
+        let own = self.inflight.iter_mut().filter(|own| own.shared == Some(subscription));
+        own.for_each(|own| own.shared = None);
     }
 
     /// What is in flight, oldest first.

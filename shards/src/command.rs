@@ -7,6 +7,7 @@ use crate::replay::{ReplayRequest, Replayed};
 use crate::scan::{Chunk, ScanRef};
 use crate::schema::{Durability, TableId};
 use crate::session::{Receipt, Will};
+use crate::shard::Sharing;
 use crate::subscription::SubscriptionRef;
 use crate::topic::KeyFilter;
 use crate::validate::Violation;
@@ -135,6 +136,11 @@ pub enum Completion {
     Evicted {
         connection: ConnectionRef,
     },
+    /// A message at QoS 2 that was in flight is no longer there: its identifier is to be released.
+    Release {
+        connection: ConnectionRef,
+        packet_id: u16,
+    },
     /// Whether all that a resumed client is to be given is still in the log.
     Checked {
         connection: ConnectionRef,
@@ -211,6 +217,7 @@ pub enum Data {
     /// Everything of the sender up to here has been delivered.
     Reached(Position),
     Replayed(Replayed),
+    Sharing(Sharing),
     /// A connection claims a client identifier.
     Join {
         client_id: Box<str>,
@@ -241,7 +248,7 @@ impl Data {
     pub fn weight(&self) -> u32 {
         match self {
             Data::Write(write) => write.weight(),
-            Data::Event(event) => weight(event.body.len()),
+            Data::Event(event) | Data::Sharing(Sharing::Event { event, .. }) => weight(event.body.len()),
             Data::Chunk { .. } | Data::Replayed(_) => weight(crate::limits::SCAN_CHUNK_BYTES),
             _ => 1,
         }

@@ -92,6 +92,8 @@ pub const DOCUMENT_DEPTH_MAX: usize = 64;
 pub const PROPERTIES_MAX: usize = 1024;
 /// Violations of the schema that one answer lists.
 pub const VIOLATIONS_MAX: usize = 32;
+/// Topic aliases that one connection is taught, whatever it offers.
+pub const TOPIC_ALIASES_MAX: u16 = 256;
 /// Default for [`Limits::subscriptions_max`]: each takes memory on every shard.
 pub const SUBSCRIPTIONS_PER_CONNECTION: usize = 100;
 /// The highest value an operator may give it: a delivery to a client with overlapping ones looks at all of them.
@@ -179,6 +181,9 @@ pub const WRITE_BEHIND_SHARE: u32 = 40;
 pub const REPLAY_RECORDS_PER_TURN: usize = 8192;
 /// Time between two messages in which a shard tells its peers how far it has come, though none of them has asked.
 pub const REACHED_INTERVAL_US: u64 = 1_000_000;
+/// Messages that one member of a shared subscription holds unacknowledged: more would wait behind a slow one while
+/// others are idle.
+pub const SHARED_OUTSTANDING_MAX: usize = 64;
 /// Time between two copies of what a shard has counted.
 pub const TALLY_INTERVAL_US: u64 = 1_000_000;
 /// Time between two updates of the figures below `$SYS`: what mosquitto does by default.

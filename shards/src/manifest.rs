@@ -22,6 +22,14 @@ pub struct Manifest {
     pub tables: Vec<TableName>,
 }
 
+impl Manifest {
+    /// The tables that are the server's own.
+    pub fn system_tables(&self) -> Vec<TableId> {
+        let system = self.tables.iter().enumerate().filter(|(_, name)| name.database == crate::session::SYSTEM);
+        system.map(|(number, _)| TableId(number as u16)).collect()
+    }
+}
+
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct TableName {
     pub database: String,

@@ -5,6 +5,7 @@
 use crate::client::{Client, Phase, Source};
 use crate::command::ConnectionRef;
 use crate::counters::{Counter, Counters};
+use crate::event::Event;
 use crate::limits::{
     FRAME_SHARE_BYTES_MIN, OUTBOX_POOL_BUFFER_BYTES, OUTBOX_POOL_BUFFER_BYTES_MAX, OUTBOX_POOL_BUFFERS,
     OUTBOX_RESERVE_BYTES, OUTBOX_STALL_BYTES,
@@ -333,9 +334,26 @@ impl Outboxes {
         stalled
     }
 
+    /// Whether a scan waits for room.
+    pub fn is_stalled(&self, connection: ConnectionRef, scan: ScanRef) -> bool {
+        let outbox = self.boxes.get(connection.index as usize);
+        outbox.is_some_and(|outbox| outbox.stalled_scans.contains(&scan))
+    }
+
     /// The scans that waited for room.
     pub fn take_stalled(&mut self, connection: ConnectionRef) -> Vec<ScanRef> {
         self.get(connection).map(|outbox| std::mem::take(&mut outbox.stalled_scans)).unwrap_or_default()
+    }
+
+    /// Whether messages that are delivered at most once are left out.
+    pub fn is_full(&mut self, connection: ConnectionRef) -> bool {
+        let bytes_max = self.bytes_max;
+        self.get(connection).is_none_or(|outbox| outbox.bytes > bytes_max)
+    }
+
+    /// Whether a frame of this length may be sent to the connection.
+    pub fn takes(&mut self, connection: ConnectionRef, bytes: usize) -> bool {
+        self.get(connection).is_some_and(|outbox| outbox.frame_bytes_max == 0 || bytes <= outbox.frame_bytes_max)
     }
 
     /// Writes of the protocol itself: acknowledgements, responses. They may use the reserve beyond the bound; who
@@ -408,6 +426,9 @@ impl Outboxes {
                 }
                 return append_frame(outbox, index, frame, None, &mut self.pool, &mut self.dirty, &mut self.counters);
             };
+            if !client.has_begun {
+                return; // [MQTT-3.2.0-1]; what must not be lost is read from the log
+            }
             if let Origin::Event { shard, position } = *origin {
                 if outbox.is_behind && client.reads_later(shard, qos) {
                     return;
@@ -426,7 +447,9 @@ impl Outboxes {
                     _ if client.room() == 0 => return,
                     origin => client.begin(phase, origin.shared(), origin.source()),
                 };
-                if phase == Phase::ExactlyOnce && client.is_durable && !matches!(origin, Origin::Again { .. }) {
+                // What comes behind a message that is held waits with it: the order stays.
+                let holds = client.is_durable && (phase == Phase::ExactlyOnce || !client.held.is_empty());
+                if holds && !matches!(origin, Origin::Again { .. }) {
                     let start = client.held.len();
                     client.held.extend_from_slice(&frame.bytes);
                     client.held[start + at..start + at + 2].copy_from_slice(&id.to_be_bytes());
@@ -442,6 +465,19 @@ impl Outboxes {
             }
         }
         append_frame(outbox, index, frame, packet_id, &mut self.pool, &mut self.dirty, &mut self.counters);
+    }
+
+    /// The topic alias with which a frame may be sent, and whether the client knows it already. To be asked only for
+    /// frames that are pushed next.
+    pub fn alias(&mut self, index: u32, event: &Event, kind: FrameKind) -> Option<(u16, bool)> {
+        let bytes_max = self.bytes_max;
+        let outbox = self.boxes.get_mut(index as usize)?;
+        let client = outbox.client.as_deref_mut().filter(|client| client.alias_maximum > 0)?;
+        // The frame that teaches an alias must not be left out, nor be overtaken.
+        let is_sent = outbox.open && !outbox.overflowed && outbox.bytes <= bytes_max && outbox.frame_bytes_max == 0;
+        let qos = kind.qos();
+        let waits = client.reads_later(event.shard, qos) || (qos > 0 && (client.is_durable || client.room() == 0));
+        if is_sent && !waits { client.alias(event.table, kind.path, event.body.key()) } else { None }
     }
 
     /// Queues bytes that must not be sent before the session has been saved.

@@ -106,6 +106,7 @@ pub fn reshard(
     }
     let lengths = old.iter().flat_map(|survey| &survey.segments).map(|sound| u64::from(sound.index.end().end));
     progress.expect(lengths.sum());
+    let system = data.manifest.system_tables();
     let epoch = old.iter().map(|survey| survey.epoch).max().unwrap_or(0) + 1;
     let layout = data.begin_layout().map_err(ReshardError::Data)?;
     let paths = (0..shards).map(|shard| Directory::open(&data.path_in_layout(shard, layout)));
@@ -129,9 +130,12 @@ pub fn reshard(
         .map(|(_, source)| source)
     {
         let Some(found) = source.next() else { break };
+        progress.add(found.bytes.len() as u64);
+        if system.contains(&found.record.table) {
+            continue; // sessions hold positions in the old logs
+        }
         let to = owner(found.record.table, found.record.key, usize::from(shards));
         targets[usize::from(to)].push(&found, sizes.max)?;
-        progress.add(found.bytes.len() as u64);
     }
     for target in &mut targets {
         if target.next_segment == 1 {

@@ -15,6 +15,7 @@ use crate::event::{Body, Terms};
 use crate::log::Position;
 use crate::schema::{Attribute, Durability, Export, Kind, Retention, Role, TableDef, TableId};
 use hashbrown::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The database of the tables that are the server's own.
@@ -107,6 +108,8 @@ pub struct StoredSubscription {
     pub no_local: bool,
     pub retain_as_published: bool,
     pub identifier: Option<u32>,
+    /// Not all current records were handed out.
+    pub is_unfinished: bool,
     /// Of payloads; the protocol's affair.
     pub format: u8,
     pub since: Option<Arc<[Position]>>,
@@ -203,6 +206,7 @@ impl<'a> Values<'a> {
             qos,
             no_local: flags & 1 != 0,
             retain_as_published: flags & 2 != 0,
+            is_unfinished: flags & 4 != 0,
             identifier,
             format,
             since: (!since.is_empty()).then(|| since.into()),
@@ -267,7 +271,8 @@ impl StoredSession {
             out.write_array(6);
             out.write_str(&own.filter);
             out.write_uint(own.qos.into());
-            out.write_uint(u64::from(own.no_local) | u64::from(own.retain_as_published) << 1);
+            let flags = [own.no_local, own.retain_as_published, own.is_unfinished];
+            out.write_uint((0..).zip(flags).map(|(bit, flag)| u64::from(flag) << bit).sum());
             optional(own.identifier.map(u64::from), &mut out);
             out.write_uint(own.format.into());
             write_positions(own.since.as_deref().unwrap_or_default(), &mut out);
@@ -324,6 +329,40 @@ impl StoredSession {
     }
 }
 
+/// Wills that wait for the end of their delay: one for each client identifier.
+#[derive(Default)]
+pub struct Wills {
+    /// By when they are due, in milliseconds since 1970.
+    queue: BTreeMap<(u64, Box<str>), Will>,
+    due_ms: HashMap<Box<str>, u64>,
+}
+
+impl Wills {
+    pub fn insert(&mut self, due_ms: u64, client_id: &str, will: Will) {
+        self.remove(client_id);
+        self.due_ms.insert(client_id.into(), due_ms);
+        self.queue.insert((due_ms, client_id.into()), will);
+    }
+
+    pub fn remove(&mut self, client_id: &str) -> Option<Will> {
+        let due_ms = self.due_ms.remove(client_id)?;
+        self.queue.remove(&(due_ms, client_id.into()))
+    }
+
+    /// When the first is due.
+    pub fn next_ms(&self) -> Option<u64> {
+        self.queue.first_key_value().map(|((due_ms, _), _)| *due_ms)
+    }
+
+    /// The first, if it is due.
+    pub fn take_due(&mut self, now_ms: u64) -> Option<(Box<str>, Will)> {
+        self.next_ms().filter(|due_ms| *due_ms <= now_ms)?;
+        let ((_, client_id), will) = self.queue.pop_first()?;
+        self.due_ms.remove(&client_id);
+        Some((client_id, will))
+    }
+}
+
 struct Holder {
     connection: ConnectionRef,
     /// The one that has claimed the identifier since, and whether it wants nothing of what is stored.
@@ -377,6 +416,11 @@ impl Sessions {
         }
     }
 
+    /// Whether a connection holds the identifier.
+    pub fn holds(&self, client_id: &str) -> bool {
+        self.holders.contains_key(client_id)
+    }
+
     pub fn len(&self) -> usize {
         self.holders.len()
     }
@@ -426,11 +470,12 @@ mod tests {
 
     prop_compose! {
         fn subscription()(filter in ".{1,20}", qos in 0u8..3, no_local in any::<bool>(), rap in any::<bool>(),
+                          is_unfinished in any::<bool>(),
                           identifier in any::<Option<u32>>(), format in any::<u8>(),
                           since in proptest::collection::vec(position(), 0..3)) -> StoredSubscription {
             let since = (!since.is_empty()).then(|| since.into());
             let filter = filter.into();
-            StoredSubscription { filter, qos, no_local, retain_as_published: rap, identifier, format, since }
+            StoredSubscription { filter, qos, no_local, retain_as_published: rap, identifier, is_unfinished, format, since }
         }
     }
 

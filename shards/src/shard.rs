@@ -19,6 +19,7 @@ mod compaction;
 mod delivery;
 mod replay;
 mod sessions;
+mod sharing;
 mod write;
 
 use crate::clock::{Clock, Version};
@@ -35,15 +36,17 @@ use crate::progress::Progress;
 use crate::replay::ReplayRequest;
 use crate::scan::{Scan, ScanRef};
 use crate::schema::{TableDef, TableId};
-use crate::session::{SYSTEM, Sessions, Will};
+use crate::session::{SYSTEM, Sessions, Wills};
 use crate::storage::{Storage, StorageCompletion, StorageRequest};
 use crate::subscription::Subscription;
 use crate::table::{Entry, Table};
 use crate::validate::Builder;
 use compaction::Compaction;
 pub use delivery::{Encoder, FrameContext};
+use sharing::Groups;
+pub use sharing::Sharing;
 use slab::Slab;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -111,8 +114,10 @@ pub struct Shard {
     /// After a start: the session that was looked at last, and whether it was the last one.
     adopted_upto: Box<[u8]>,
     sessions_are_adopted: bool,
-    /// By when they are due (milliseconds since 1970) and client identifier.
-    wills: BTreeMap<(u64, Box<str>), Will>,
+    /// Those that are sent after a delay.
+    wills: Wills,
+    /// Groups of shared subscriptions that live here.
+    groups: Groups,
     encoder: Box<dyn Encoder>,
     frames: Frames,
     key_text: String,
@@ -261,8 +266,9 @@ impl Shard {
             system,
             sessions: Sessions::default(),
             adopted_upto: Box::default(),
-            sessions_are_adopted: false,
-            wills: BTreeMap::new(),
+            sessions_are_adopted: system.sessions.is_none(),
+            wills: Wills::default(),
+            groups: Groups::default(),
             encoder: parts.encoder,
             frames: Frames::default(),
             key_text: String::new(),
@@ -431,6 +437,7 @@ impl Shard {
                 *seen = reached.max(*seen);
             }
             Data::Replayed(replayed) => self.replayed(from, replayed),
+            Data::Sharing(message) => self.sharing(from, message),
             message @ (Data::Join { .. } | Data::Leave { .. }) => self.session_message(from, message),
             Data::Joined { connection, stored, has_room } => {
                 self.completions.push_back(Completion::Joined { connection, stored, has_room });
@@ -536,7 +543,11 @@ impl Shard {
     pub fn may_sleep(&mut self) -> bool {
         // What was put off waits for the disk or for a peer; if neither is under way it can go on now.
         let put_off = !self.deferred.is_empty() && self.log.is_clean() && !self.links.is_congested();
-        self.links.may_sleep() && !(put_off && self.log.has_spare()) && !self.compacts() && self.replays.is_empty()
+        self.links.may_sleep()
+            && !(put_off && self.log.has_spare())
+            && !self.compacts()
+            && self.replays.is_empty()
+            && self.sessions_are_adopted
     }
 
     pub fn wake_up(&mut self) {

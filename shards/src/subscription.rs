@@ -37,6 +37,8 @@ pub struct Request {
     pub snapshot: bool,
     /// Of a client that is behind: what it was to be given begins after these positions of the shards.
     pub since: Option<Arc<[Position]>>,
+    /// It is shared with the other members of the group of this name (MQTT 5 §4.8.2).
+    pub group: Option<Box<str>>,
 }
 
 impl Request {
@@ -52,15 +54,23 @@ impl Request {
             identifier: None,
             snapshot: true,
             since: None,
+            group: None,
         }
     }
 }
 
 pub(crate) enum State {
-    Joining { missing: usize },
+    Joining {
+        missing: usize,
+    },
     Ready,
     Scanning(ScanRef),
     Live,
+    /// A member of a group: it is given events by the group, at this shard, under this number.
+    Shared {
+        home: u16,
+        group: u32,
+    },
 }
 
 pub(crate) struct Subscription {

@@ -84,7 +84,7 @@ impl FrameEncoder {
         // What the publisher has said of the payload holds as long as it is passed on as it is.
         let stored = context.properties;
         let mut content_type = property::content_type_of(stored);
-        let mut payload_is_text = property::is_text(stored);
+        let mut payload_format = property::payload_format_of(stored);
         match (context.kind, document::opaque(context.document)) {
             (EventKind::Delete, _) if self.null_on_delete => self.payload.extend_from_slice(b"null"),
             (EventKind::Delete, _) => {}
@@ -97,19 +97,21 @@ impl FrameEncoder {
                 let is_same = content_type.and_then(Format::of_media_type) == Some(format);
                 if !is_same {
                     content_type = Some(format.media_type()).filter(|_| format != Format::Json);
-                    payload_is_text &= format == Format::Json;
+                    payload_format = payload_format.filter(|_| format == Format::Json);
                 }
                 format::encode(format, context.document, &mut self.payload);
             }
         }
+        let (topic_alias, is_known) =
+            context.topic_alias.map_or((None, false), |(alias, is_known)| (Some(alias), is_known));
         let head = PublishHead {
             version,
             qos: kind.qos(),
             dup: kind.has(FrameKind::DUPLICATE),
             retain: kind.has(FrameKind::RETAIN),
-            topic: (path, slash, context.key_text),
-            topic_alias: None,
-            payload_is_text,
+            topic: if is_known { ("", "", "") } else { (path, slash, context.key_text) },
+            topic_alias,
+            payload_format,
             content_type,
             // Rounded up: what is left of a second is not nothing.
             message_expiry: context.expires_in_ms.map(|left| left.div_ceil(1000).min(u64::from(u32::MAX)) as u32),

@@ -54,8 +54,9 @@ pub struct Credentials<'a> {
 
 /// Decides who may come in; the `auth` module has the real one.
 pub trait Authority: Send + Sync {
-    /// Whether a client from `address` may do everything there is. Without credentials it is whom the address makes it.
-    fn admits(&self, address: IpAddr, credentials: Option<Credentials<'_>>) -> bool;
+    /// Whether a client from `address` may do everything there is. `identity`: whom a certificate that was verified says
+    /// it is. Without credentials it is that, or whom the address makes it.
+    fn admits(&self, address: IpAddr, identity: Option<&str>, credentials: Option<Credentials<'_>>) -> bool;
 }
 
 /// Buffers that all sessions of a shard use in turn.
@@ -74,6 +75,8 @@ pub struct Context<'a> {
     pub scratch: &'a mut Scratch,
     pub connection: ConnectionRef,
     pub address: IpAddr,
+    /// Whom the client's certificate names, where TLS has verified one.
+    pub identity: Option<&'a str>,
     /// How bytes are wrapped on their way out.
     pub framing: framing::Framing,
 }

@@ -257,7 +257,7 @@ fn shutdown(fd: i32, how: i32) {
 }
 
 /// The pieces of a send from its byte `from` on, in order.
-fn pieces<'a>(buffer: &'a SendBuffer, mut from: usize, mut body: impl FnMut(&'a [u8])) {
+pub fn pieces<'a>(buffer: &'a SendBuffer, mut from: usize, mut body: impl FnMut(&'a [u8])) {
     let mut add = |slice: &'a [u8]| {
         let skip = from.min(slice.len());
         from -= skip;

@@ -1,8 +1,9 @@
 //! Every setting, described once: this table drives the YAML file, the environment, the flags, the help text and the
 //! messages. Called by `layers` and by `cli` (for its flags).
 
-use super::{Address, DeletePayload, Driver, LogFormat, Settings};
+use super::{Address, ClientAuth, DeletePayload, Driver, LogFormat, Settings};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 /// One setting.
 pub struct Key {
@@ -78,6 +79,66 @@ pub const SETTINGS: &[Key] = &[
         set: |settings, text| {
             let choices = [("empty", DeletePayload::Empty), ("null", DeletePayload::Null)];
             choice(text, &choices).map(|value| settings.mqtt.delete_payload = value)
+        },
+    },
+    Key {
+        section: "https",
+        key: "address",
+        flag: "https",
+        value_name: "ADDRESS",
+        help: "Where to listen for HTTPS, if there is a certificate: port, host:port or off [default: localhost:9927]",
+        is_list: false,
+        set: |settings, text| address(text).map(|value| settings.https.address = Some(value)),
+    },
+    Key {
+        section: "mqtts",
+        key: "address",
+        flag: "mqtts",
+        value_name: "ADDRESS",
+        help: "Where to listen for MQTT over TLS, if there is a certificate: port, host:port or off \
+               [default: localhost:8883]",
+        is_list: false,
+        set: |settings, text| address(text).map(|value| settings.mqtts.address = Some(value)),
+    },
+    Key {
+        section: "tls",
+        key: "certificate",
+        flag: "tls-certificate",
+        value_name: "FILE",
+        help: "The server's certificate, followed by those between it and its CA, in PEM; read again on SIGHUP",
+        is_list: false,
+        set: |settings, text| file(text).map(|value| settings.tls.certificate = Some(value)),
+    },
+    Key {
+        section: "tls",
+        key: "key",
+        flag: "tls-key",
+        value_name: "FILE",
+        help: "The private key of the server's certificate, in PEM",
+        is_list: false,
+        set: |settings, text| file(text).map(|value| settings.tls.key = Some(value)),
+    },
+    Key {
+        section: "tls",
+        key: "clientCa",
+        flag: "tls-client-ca",
+        value_name: "FILE",
+        help: "Certificates that sign those of clients, in PEM",
+        is_list: false,
+        set: |settings, text| file(text).map(|value| settings.tls.client_ca = Some(value)),
+    },
+    Key {
+        section: "tls",
+        key: "clientAuth",
+        flag: "tls-client-auth",
+        value_name: "MODE",
+        help: "Whether clients must show a certificate: none, optional or required [default: optional with a client CA, \
+               else none]",
+        is_list: false,
+        set: |settings, text| {
+            let choices =
+                [("none", ClientAuth::None), ("optional", ClientAuth::Optional), ("required", ClientAuth::Required)];
+            choice(text, &choices).map(|value| settings.tls.client_auth = Some(value))
         },
     },
     Key {
@@ -259,6 +320,11 @@ fn count(text: &str, range: RangeInclusive<usize>) -> Result<usize, String> {
 
 fn address(text: &str) -> Result<Address, String> {
     Address::parse(text).ok_or_else(|| format!("expected {}", Address::EXPECTED))
+}
+
+fn file(text: &str) -> Result<PathBuf, String> {
+    // What is meant to be a path may be the contents of the file, by mistake.
+    if text.is_empty() || text.contains('\n') { Err("expected the path of a file".to_owned()) } else { Ok(text.into()) }
 }
 
 /// Origins as browsers send them (RFC 6454 §6.1): scheme, host and port, nothing after.

@@ -1,6 +1,6 @@
 //! Reads the layers of the settings and says what is wrong with them. Called by `cli`.
 
-use super::{Address, Key, Mode, SETTINGS, Settings};
+use super::{Address, ClientAuth, Key, Mode, SETTINGS, Settings};
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, suggestion};
 use crate::yaml::{self, Entry, Node, Value};
 use std::fs::File;
@@ -38,6 +38,7 @@ impl Layers {
                 reader.set(key, &format!("--{flag}"), value.trim(), Place::whole("command line"));
             }
         }
+        reader.check_tls();
         reader.check_listeners();
         let Reader { settings, diagnostics } = reader;
         diagnostics.finish(settings).map(|(settings, _)| settings)
@@ -104,6 +105,8 @@ struct Reader {
 impl Reader {
     fn set(&mut self, key: &Key, name: &str, value: &str, place: Place<'_>) {
         if let Err(expected) = (key.set)(&mut self.settings, value) {
+            // Of a text of several lines only the first: the others may be a secret that went astray.
+            let value = value.lines().next().unwrap_or_default();
             self.diagnostics.error(place, format!("{name}: `{value}` is not valid ({expected})"));
         }
     }
@@ -169,17 +172,46 @@ impl Reader {
     }
 
     /// What no single setting can know.
+    fn check_tls(&mut self) {
+        let tls = &self.settings.tls;
+        let has_certificate = tls.certificate.is_some();
+        let listens = |address: &Option<Address>| matches!(address, Some(Address::Listen { .. }));
+        let asks = tls.client_auth() != ClientAuth::None;
+        let needs = |name: &str, other: &str| format!("{name} is given without {other}");
+        let problems = [
+            (has_certificate && tls.key.is_none(), needs("tls.certificate", "tls.key")),
+            (tls.key.is_some() && !has_certificate, needs("tls.key", "tls.certificate")),
+            (tls.client_ca.is_some() && !has_certificate, needs("tls.clientCa", "tls.certificate")),
+            (asks && tls.client_ca.is_none(), needs("tls.clientAuth", "tls.clientCa")),
+            (listens(&self.settings.https.address) && !has_certificate, needs("https.address", "tls.certificate")),
+            (listens(&self.settings.mqtts.address) && !has_certificate, needs("mqtts.address", "tls.certificate")),
+        ];
+        for (_, problem) in problems.into_iter().filter(|(is_so, _)| *is_so) {
+            self.diagnostics.error(Place::whole("settings"), problem);
+        }
+    }
+
     fn check_listeners(&mut self) {
-        let Settings { http, mqtt, .. } = &self.settings;
-        let clash = |port: &u16| *port != 0 && http.address == mqtt.address;
-        let problem = match &http.address {
-            Address::Off if mqtt.address == Address::Off => "http.address and mqtt.address are both off".to_owned(),
-            Address::Listen { port, .. } if clash(port) => {
-                format!("http.address and mqtt.address are both {} (expected different ports)", http.address)
+        let settings = &self.settings;
+        let listeners = [
+            ("http.address", settings.http.address.clone()),
+            ("mqtt.address", settings.mqtt.address.clone()),
+            ("https.address", settings.https_address()),
+            ("mqtts.address", settings.mqtts_address()),
+        ];
+        let mut problems = Vec::new();
+        if listeners.iter().all(|(_, address)| *address == Address::Off) {
+            problems.push("http.address and mqtt.address are both off".to_owned());
+        }
+        for (at, (name, address)) in listeners.iter().enumerate() {
+            let is_fixed = matches!(address, Address::Listen { port: 1.., .. });
+            for (earlier, _) in listeners[..at].iter().filter(|(_, other)| is_fixed && other == address) {
+                problems.push(format!("{earlier} and {name} are both {address} (expected different ports)"));
             }
-            _ => return,
-        };
-        self.diagnostics.error(Place::whole("settings"), problem);
+        }
+        for problem in problems {
+            self.diagnostics.error(Place::whole("settings"), problem);
+        }
     }
 }
 
@@ -242,7 +274,8 @@ mod tests {
     #[test]
     fn every_setting_in_every_layer() {
         let yaml = "http:\n  address: 127.0.0.1:80\n  cors: ['https://a.org', 'http://localhost:3000']\n\
-                    mqtt:\n  address: off\n  deletePayload: null\ndata: {directory: /d, strict: true}\n\
+                    mqtt:\n  address: off\n  deletePayload: null\nhttps: {address: 443}\nmqtts: {address: 0}\n\
+                    tls:\n  certificate: c.pem\n  key: /k/k.pem\n  clientCa: ca.pem\n  clientAuth: required\ndata: {directory: /d, strict: true}\n\
                     shards:\n  count: 64\n  pin: false\nio: {driver: epoll}\nlog: {level: debug, format: json}\n\
                     limits:\n  packetBytesMax: 1KiB\n  outboxBytesMax: 1 GiB\n  connectionsPerAddress: 7\n  \
                     acceptsPerSecond: 50\n  subscriptionsPerConnection: 10000\n  sessionsMax: 1\n";
@@ -251,6 +284,12 @@ mod tests {
             "https://a.org, http://localhost:3000",
             "off",
             "null",
+            "443",
+            "0",
+            "c.pem",
+            "/k/k.pem",
+            "ca.pem",
+            "required",
             "/d",
             "true",
             "64",
@@ -271,6 +310,14 @@ mod tests {
                 cors: vec!["https://a.org".to_owned(), "http://localhost:3000".to_owned()],
             },
             mqtt: MqttSettings { address: Address::Off, delete_payload: DeletePayload::Null },
+            https: SecureSettings { address: Some(Address::localhost(443)) },
+            mqtts: SecureSettings { address: Some(Address::localhost(0)) },
+            tls: TlsSettings {
+                certificate: Some("c.pem".into()),
+                key: Some("/k/k.pem".into()),
+                client_ca: Some("ca.pem".into()),
+                client_auth: Some(ClientAuth::Required),
+            },
             data: DataSettings { directory: "/d".into(), strict: true },
             shards: ShardSettings { count: Some(64), pin: false },
             io: IoSettings { driver: Driver::Epoll },
@@ -349,6 +396,18 @@ mod tests {
                 "settings: error: http.address and mqtt.address are both off",
             ),
             (
+                "tls: {certificate: c.pem, key: k.pem}\nmqtts: {address: 9927}\n",
+                "settings: error: https.address and mqtts.address are both localhost:9927 (expected different ports)",
+            ),
+            ("tls: {certificate: c.pem}\n", "settings: error: tls.certificate is given without tls.key"),
+            ("tls: {key: k.pem}\n", "settings: error: tls.key is given without tls.certificate"),
+            ("tls: {clientAuth: required}\n", "settings: error: tls.clientAuth is given without tls.clientCa"),
+            ("https: {address: 443}\n", "settings: error: https.address is given without tls.certificate"),
+            (
+                "tls: {certificate: ''}\n",
+                "tablecast.yaml:1:20: error: tls.certificate: `` is not valid (expected the path of a file)",
+            ),
+            (
                 "http: {address: 1883}\n",
                 "settings: error: http.address and mqtt.address are both localhost:1883 (expected different ports)",
             ),
@@ -385,6 +444,27 @@ mod tests {
         for name in ["HOME", "TABLECAST_SERVICE_HOST", "TABLECAST_PORT", "TABLECAST_MQTT_PORT_1883_TCP_ADDR"] {
             assert!(read("", &[(name, "10.0.0.1")], &[]).is_ok(), "{name} is not ours");
         }
+    }
+
+    #[test]
+    fn tls_listeners() {
+        const FILES: &str = "tls: {certificate: c.pem, key: k.pem}\n";
+        let addresses = |yaml: &str| {
+            let settings = read(yaml, &[], &[]).expect("valid");
+            (settings.https_address().to_string(), settings.mqtts_address().to_string(), settings.tls.client_auth())
+        };
+        let off = || "off".to_owned();
+        assert_eq!(addresses(""), (off(), off(), ClientAuth::None));
+        assert_eq!(addresses("https: {address: off}"), (off(), off(), ClientAuth::None));
+        assert_eq!(addresses(FILES), ("localhost:9927".to_owned(), "localhost:8883".to_owned(), ClientAuth::None));
+        let with_ca = "tls: {certificate: c.pem, key: k.pem, clientCa: ca.pem}\nhttps: {address: off}\n";
+        assert_eq!(addresses(with_ca), (off(), "localhost:8883".to_owned(), ClientAuth::Optional));
+        assert!(read(&format!("{FILES}http: {{address: off}}\nmqtt: {{address: off}}"), &[], &[]).is_ok());
+        // A key instead of its path: what is secret about it is not shown.
+        let key = "-----BEGIN PRIVATE KEY-----\nMIGH";
+        let expected = "environment: error: TABLECAST_TLS__KEY: `-----BEGIN PRIVATE KEY-----` is not valid (expected \
+                        the path of a file)";
+        assert_eq!(read("", &[("TABLECAST_TLS__KEY", key)], &[]), Err(vec![expected.to_owned()]));
     }
 
     #[test]

@@ -2,9 +2,11 @@
 //! send what no HTTP library would.
 
 use super::codec::Format;
+use rustls::{ClientConfig, ClientConnection};
 use serde_json::Value;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a whole exchange may take unless told otherwise.
@@ -72,9 +74,10 @@ pub fn http_raw(addr: SocketAddr, bytes: &[u8], within: Duration) -> Vec<u8> {
     connection.buffer
 }
 
-/// A TCP connection with a deadline and what was read ahead.
+/// A TCP connection with a deadline and what was read ahead; with TLS over it if asked for.
 pub struct Connection {
     stream: TcpStream,
+    tls: Option<Box<ClientConnection>>,
     end: Instant,
     buffer: Vec<u8>,
 }
@@ -89,7 +92,30 @@ impl Connection {
         let stream = TcpStream::connect_timeout(&addr, DEADLINE)?;
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(DEADLINE))?;
-        Ok(Connection { stream, end: Instant::now() + DEADLINE, buffer: Vec::new() })
+        Ok(Connection { stream, tls: None, end: Instant::now() + DEADLINE, buffer: Vec::new() })
+    }
+
+    /// With TLS, to a server called `localhost`; the handshake is over.
+    #[track_caller]
+    pub fn open_tls(addr: SocketAddr, config: &Arc<ClientConfig>) -> Connection {
+        Self::try_open_tls(addr, config).unwrap_or_else(|e| panic!("connect to {addr} with TLS: {e}"))
+    }
+
+    pub fn try_open_tls(addr: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<Connection> {
+        let mut connection = Connection::try_open(addr)?;
+        let name = "localhost".try_into().expect("a name");
+        let mut tls = ClientConnection::new(config.clone(), name).map_err(io::Error::other)?;
+        connection.stream.set_read_timeout(Some(DEADLINE))?;
+        while tls.is_handshaking() {
+            tls.complete_io(&mut connection.stream)?;
+        }
+        connection.tls = Some(Box::new(tls));
+        Ok(connection)
+    }
+
+    #[track_caller]
+    pub fn tls(&mut self) -> &mut ClientConnection {
+        self.tls.as_mut().expect("a TLS connection")
     }
 
     pub fn stream(&self) -> &TcpStream {
@@ -109,10 +135,18 @@ impl Connection {
 
     #[track_caller]
     pub fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).unwrap_or_else(|e| panic!("send {} bytes: {e}", bytes.len()));
+        self.try_send(bytes).unwrap_or_else(|e| panic!("send {} bytes: {e}", bytes.len()));
     }
 
-    /// Reads once into the buffer: false at the end of the stream (a reset counts as one).
+    pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(tls) = &mut self.tls else { return self.stream.write_all(bytes) };
+        let mut stream = rustls::Stream::new(&mut **tls, &mut self.stream);
+        stream.write_all(bytes)?;
+        stream.flush()
+    }
+
+    /// Reads once into the buffer: false at the end of the stream (a reset counts as one). With TLS, an end that was
+    /// not announced is UnexpectedEof.
     pub fn fill(&mut self) -> io::Result<bool> {
         let left = self.end.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -120,7 +154,11 @@ impl Connection {
         }
         self.stream.set_read_timeout(Some(left))?;
         let mut chunk = [0; 16 * 1024];
-        match self.stream.read(&mut chunk) {
+        let read = match &mut self.tls {
+            None => self.stream.read(&mut chunk),
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.stream).read(&mut chunk),
+        };
+        match read {
             Ok(0) => Ok(false),
             Ok(n) => {
                 self.buffer.extend_from_slice(&chunk[..n]);
@@ -223,7 +261,7 @@ impl Connection {
         head += "\r\n";
         let mut whole = head.into_bytes();
         whole.extend_from_slice(body);
-        self.stream.write_all(&whole)?;
+        self.try_send(&whole)?;
         self.response(method == "HEAD")
     }
 

@@ -21,6 +21,7 @@ pub mod publish;
 pub mod rumq;
 pub mod seccomp;
 pub mod server;
+pub mod tls;
 pub mod wire;
 
 pub use codec::{ALL_FORMATS, Format, normal};

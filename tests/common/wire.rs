@@ -95,7 +95,12 @@ impl Mqtt {
     /// Connected and accepted.
     #[track_caller]
     pub fn open(addr: SocketAddr, level: u8, client_id: &str) -> Mqtt {
-        let mut mqtt = Mqtt { connection: Connection::open(addr), level };
+        Mqtt::over(Connection::open(addr), level, client_id)
+    }
+
+    #[track_caller]
+    pub fn over(connection: Connection, level: u8, client_id: &str) -> Mqtt {
+        let mut mqtt = Mqtt { connection, level };
         mqtt.connection.send(&connect_as(level, client_id));
         let (first, body) = mqtt.expect();
         assert_eq!((first, body[1]), (0x20, 0), "CONNACK says {body:02x?}");
@@ -212,7 +217,11 @@ pub struct WebSocket {
 impl WebSocket {
     #[track_caller]
     pub fn open(addr: SocketAddr, path: &str) -> WebSocket {
-        let mut connection = Connection::open(addr);
+        WebSocket::over(Connection::open(addr), addr, path)
+    }
+
+    #[track_caller]
+    pub fn over(mut connection: Connection, addr: SocketAddr, path: &str) -> WebSocket {
         connection.send(handshake(addr, path, "").as_bytes());
         let head = connection.response_head().expect("an answer to the handshake");
         // The answer to the key of RFC 6455 §1.3.
@@ -270,7 +279,11 @@ pub struct Sse {
 impl Sse {
     #[track_caller]
     pub fn open(addr: SocketAddr, path: &str) -> Sse {
-        let mut connection = Connection::open(addr);
+        Sse::over(Connection::open(addr), addr, path)
+    }
+
+    #[track_caller]
+    pub fn over(mut connection: Connection, addr: SocketAddr, path: &str) -> Sse {
         let head = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nAccept: text/event-stream\r\n\r\n");
         connection.send(head.as_bytes());
         let head = connection.response_head().expect("an answer");

@@ -196,8 +196,10 @@ fn packet_cases() -> Vec<Case> {
         all.push(after_connect("[MQTT-4.7.1-1] # inside a level", level, filter("Sensors/a#")(level), refused(0x8f)));
         all.push(after_connect("[MQTT-4.7.1-2] + inside a level", level, filter("Sensors/a+")(level), refused(0x8f)));
         all.push(after_connect("[MQTT-4.7.3-1] an empty filter", level, filter("")(level), refused(0x8f)));
-        let share = filter("$share/group/Sensors/a")(level);
-        all.push(after_connect("[MQTT-3.2.2-21] shared subscription", level, share, refused(0x9e)));
+        for (name, wrong) in [("no filter", "$share/group"), ("no name", "$share//a"), ("a wildcard", "$share/+/a")] {
+            let name = Box::leak(format!("[MQTT-4.8.2-1] shared subscription: {name}").into_boxed_str());
+            all.push(after_connect(name, level, filter(wrong)(level), refused(0x8f)));
+        }
         let mixed = subscribe(level, 1, &[("Sensors/a", 1), ("Sensors/#/a", 1), ("Sensors/b", 2)]);
         let codes = [1, if level == 5 { 0x8f } else { 0x80 }, 2];
         all.push(after_connect("[MQTT-3.8.4-6] one wrong filter of three", level, mixed, suback(level, &codes)));

@@ -1,5 +1,6 @@
 //! Fan-out: one function through which all delivery passes, and the subscriptions and scans that it serves.
 
+use super::sharing::is_group;
 use super::{ScanOwner, Shard};
 use crate::clock::Version;
 use crate::command::{Completion, ConnectionRef, Control};
@@ -30,6 +31,8 @@ pub struct FrameContext<'a> {
     pub document: &'a [u8],
     /// How long it is still worth delivering.
     pub expires_in_ms: Option<u64>,
+    /// A topic alias, and whether the subscriber knows what it stands for (MQTT 5 §3.3.2.3.4).
+    pub topic_alias: Option<(u16, bool)>,
     /// Of the subscriptions that it is delivered for.
     pub identifiers: &'a [u32],
     /// How far each shard has come, as a subscriber that is live has seen it.
@@ -92,6 +95,7 @@ pub(super) fn context<'a>(
         properties: event.body.properties(),
         document: event.body.document(),
         expires_in_ms: event.terms.expires_ms.map(|at| at.saturating_sub(now_ms)),
+        topic_alias: None,
         identifiers,
         seen,
     }
@@ -119,8 +123,13 @@ impl Shard {
         };
         // Those that share a client, or have something of their own to say.
         let mut merged: Vec<Merged> = Vec::new();
+        let mut groups: Vec<ConnectionRef> = Vec::new();
         let mut add = |subscriber: Subscriber, subscription: &Subscription, is_live: bool| {
-            if subscription.hears(event) && !subscription.is_shadowed(subscriber.target, text) {
+            if is_group(subscription.connection) {
+                if !groups.contains(&subscription.connection) {
+                    groups.push(subscription.connection);
+                }
+            } else if subscription.hears(event) && !subscription.is_shadowed(subscriber.target, text) {
                 merge(&mut merged, subscriber, subscription, event);
                 if let Some(own) = merged.last_mut().filter(|_| is_live) {
                     own.kind = own.kind.with(FrameKind::POSITION);
@@ -152,41 +161,31 @@ impl Shard {
             }
         });
         for Merged { connection, kind, identifiers } in &merged {
-            if identifiers.is_empty() {
+            let topic_alias = outboxes.alias(*connection, event, *kind);
+            if identifiers.is_empty() && topic_alias.is_none() {
                 push(&mut **encoder, frames, outboxes, *kind, *connection);
             } else {
-                let context = FrameContext { identifiers, ..context };
+                let context = FrameContext { identifiers, topic_alias, ..context };
                 if let Some(frame) = frames.own(*kind, |out| encoder.encode(*kind, &context, out)) {
                     outboxes.push(*connection, frame, &origin);
                 }
             }
+        }
+        for group in groups {
+            self.share_out(group, event);
         }
     }
 
     /// Registers a subscription here and at every shard that owns some of its keys. [`Completion::Subscribed`]
     /// follows; then [`Shard::start`] lets it begin.
     pub fn subscribe(&mut self, request: Request) -> SubscriptionRef {
-        let generation = self.next_generation();
-        let bit = |flag: u8, on: bool| if on { flag } else { 0 };
-        let has_details = request.no_local != 0 || request.identifier.is_some();
-        let options =
-            request.qos.min(2) | bit(RETAIN_AS_PUBLISHED, request.retain_as_published) | bit(DETAILED, has_details);
-        let targets: Arc<[Target]> = request.targets.into();
-        let index = self.subscriptions.insert(Subscription {
-            generation,
-            connection: request.connection,
-            targets: targets.clone(),
-            encoding: request.encoding,
-            options,
-            no_local: request.no_local,
-            identifier: request.identifier,
-            snapshot: request.snapshot,
-            since: request.since,
-            state: State::Joining { missing: usize::MAX },
-            places: vec![0; targets.len()],
-        }) as u32;
-        let subscription = SubscriptionRef { index, generation };
-        self.note_overlaps(request.connection, index);
+        if let Some(group) = request.group.clone() {
+            return self.join_group(&group, request);
+        }
+        let connection = request.connection;
+        let (subscription, targets) = self.insert_subscription(request, State::Joining { missing: usize::MAX });
+        let index = subscription.index;
+        self.note_overlaps(connection, index);
         let mut asked = 0;
         for (number, target) in targets.iter().enumerate() {
             let subscribers = self.table_mut(target.table).subscribers.entry(&target.filter);
@@ -204,12 +203,40 @@ impl Shard {
         subscription
     }
 
+    /// Gives a subscription its number.
+    pub(super) fn insert_subscription(&mut self, request: Request, state: State) -> (SubscriptionRef, Arc<[Target]>) {
+        let generation = self.next_generation();
+        let bit = |flag: u8, on: bool| if on { flag } else { 0 };
+        let has_details = request.no_local != 0 || request.identifier.is_some() || is_group(request.connection);
+        let options =
+            request.qos.min(2) | bit(RETAIN_AS_PUBLISHED, request.retain_as_published) | bit(DETAILED, has_details);
+        let targets: Arc<[Target]> = request.targets.into();
+        let index = self.subscriptions.insert(Subscription {
+            generation,
+            connection: request.connection,
+            targets: targets.clone(),
+            encoding: request.encoding,
+            options,
+            no_local: request.no_local,
+            identifier: request.identifier,
+            snapshot: request.snapshot,
+            since: request.since,
+            state,
+            places: vec![0; targets.len()],
+        }) as u32;
+        (SubscriptionRef { index, generation }, targets)
+    }
+
     /// Subscriptions of one client that may match one event are delivered together.
     fn note_overlaps(&mut self, connection: ConnectionRef, index: u32) {
         let Shard { tables, subscriptions, outboxes, .. } = self;
         let Some(client) = outboxes.client(connection) else { return };
+        if client.alias_maximum > 0 {
+            subscriptions[index as usize].options |= DETAILED;
+        }
         for &other in &client.subscriptions {
-            if !subscriptions[other as usize].overlaps(&subscriptions[index as usize]) {
+            let is_shared = matches!(subscriptions[other as usize].state, State::Shared { .. });
+            if is_shared || !subscriptions[other as usize].overlaps(&subscriptions[index as usize]) {
                 continue;
             }
             for number in [other, index] {
@@ -239,7 +266,7 @@ impl Shard {
         owners.filter(move |shard| *shard != own)
     }
 
-    fn subscription_mut(&mut self, subscription: SubscriptionRef) -> Option<&mut Subscription> {
+    pub(super) fn subscription_mut(&mut self, subscription: SubscriptionRef) -> Option<&mut Subscription> {
         let found = self.subscriptions.get_mut(subscription.index as usize);
         found.filter(|found| found.generation == subscription.generation)
     }
@@ -259,6 +286,9 @@ impl Shard {
         let Some(found) = self.subscription_mut(subscription) else { return };
         found.state = State::Ready;
         let connection = found.connection;
+        if is_group(connection) {
+            return self.group_subscribed(subscription, connection);
+        }
         self.completions.push_back(Completion::Subscribed { connection, subscription });
     }
 
@@ -297,8 +327,11 @@ impl Shard {
 
     pub fn unsubscribe(&mut self, subscription: SubscriptionRef) {
         let Some(found) = self.subscription_mut(subscription) else { return };
+        if matches!(found.state, State::Shared { .. }) {
+            self.leave_group(subscription, false);
+            return self.forget_subscription(subscription);
+        }
         let targets = found.targets.clone();
-        let connection = found.connection;
         let is_live = matches!(found.state, State::Live);
         if let State::Scanning(scan) = found.state {
             self.close_scan(scan);
@@ -327,7 +360,12 @@ impl Shard {
                 }
             }
         }
-        self.subscriptions.remove(subscription.index as usize);
+        self.forget_subscription(subscription);
+    }
+
+    /// Nothing refers to a subscription any more.
+    pub(super) fn forget_subscription(&mut self, subscription: SubscriptionRef) {
+        let connection = self.subscriptions.remove(subscription.index as usize).connection;
         if let Some(client) = self.outboxes.client(connection) {
             client.subscriptions.retain(|own| *own != subscription.index);
         }
@@ -446,6 +484,7 @@ impl Shard {
             properties: row.body.properties(),
             document: row.body.document(),
             expires_in_ms: row.terms.expires_ms.map(|at| at.saturating_sub(*now_us / 1000)),
+            topic_alias: None,
             identifiers: subscription.identifier.as_slice(),
             seen,
         };
@@ -456,7 +495,7 @@ impl Shard {
     }
 
     /// The connection has room again: scans that waited for it go on.
-    pub fn resume_scans(&mut self, connection: ConnectionRef) {
+    pub(super) fn resume_scans(&mut self, connection: ConnectionRef) {
         for scan in self.outboxes.take_stalled(connection) {
             self.pump(scan);
         }

@@ -3,6 +3,7 @@
 
 use super::Shard;
 use super::delivery::{Merged, context, merge};
+use super::sharing::is_group;
 use crate::client::{Inflight, Phase, Progress, Source};
 use crate::command::{Completion, ConnectionRef, Control, Data};
 use crate::counters::Counter;
@@ -14,7 +15,7 @@ use crate::outbox::{FrameKind, Origin};
 use crate::replay::{Answer, ReplayRequest, Replayed, ReplayedEvent, Wanted};
 use crate::scan::owner;
 use crate::schema::TableId;
-use crate::subscription::SubscriptionRef;
+use crate::subscription::{State, Subscription, SubscriptionRef};
 use crate::topic::Target;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -72,13 +73,16 @@ impl Shard {
 
     fn read_again(&self, events: &[Position], rows: &[(TableId, Box<[u8]>)]) -> Answer {
         let mut found = Vec::new();
-        if let (Some(first), Some(last)) = (events.first(), events.last()) {
-            let before = Position { seq: first.seq.saturating_sub(1), ..*first };
-            let _ = self.log.events_after(before, None, &mut |position, _, record| {
-                if events.binary_search(&position).is_ok() {
-                    found.extend(record.map(|record| self.event_of(record, position)));
+        let mut hint = None;
+        for wanted in events {
+            let before = Position { seq: wanted.seq.saturating_sub(1), ..*wanted };
+            let _ = self.log.events_after(before, hint, &mut |position, location, record| {
+                hint = location.or(hint);
+                let Some(record) = record else { return ControlFlow::Continue(()) };
+                if position == *wanted {
+                    found.push(self.event_of(record, position));
                 }
-                if position >= *last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                ControlFlow::Break(())
             });
         }
         let row = |(table, key): &(TableId, Box<[u8]>)| {
@@ -174,17 +178,40 @@ impl Shard {
         found.since.clone().filter(|since| is_behind && since.iter().any(|since| *since != Position::default()))
     }
 
+    /// Whether a subscription is not held up while it is handed the current records.
+    pub fn has_begun(&self, subscription: SubscriptionRef) -> bool {
+        match self.subscriptions.get(subscription.index as usize) {
+            Some(Subscription { state: State::Scanning(scan), connection, .. }) => {
+                !self.outboxes.is_stalled(*connection, *scan)
+            }
+            _ => true,
+        }
+    }
+
     /// A client has ended the exchange of a message that waits in this phase. False: there is none.
     pub fn acknowledge(&mut self, connection: ConnectionRef, packet_id: u16, phase: Phase) -> bool {
         let Some(client) = self.outboxes.client(connection) else { return false };
-        let ended = client.end(packet_id, |own| own == phase).is_some();
-        if ended {
-            if client.is_behind() {
+        let Some(ended) = client.end(packet_id, |own| own == phase) else { return false };
+        if let Some(shared) = ended.shared {
+            self.tell_group(shared, 1);
+        }
+        self.resume(connection);
+        true
+    }
+
+    /// A connection has room again: whatever waited for it goes on.
+    pub fn resume(&mut self, connection: ConnectionRef) {
+        if let Some(client) = self.outboxes.client(connection) {
+            let (is_behind, has_refused) = (client.is_behind(), std::mem::take(&mut client.has_refused));
+            if has_refused {
+                let own = client.subscriptions.clone();
+                own.into_iter().for_each(|index| self.tell_group(index, 0));
+            }
+            if is_behind {
                 self.catch_up(connection);
             }
-            self.resume_scans(connection);
         }
-        ended
+        self.resume_scans(connection);
     }
 
     /// Asks every shard whether all that a resumed client is to be given is still there; [`Completion::Checked`] follows.
@@ -193,6 +220,13 @@ impl Shard {
         let Some(client) = self.outboxes.client(connection) else { return };
         let mut oldest: Vec<Position> = vec![Position::default(); usize::from(shards)];
         client.behind().iter().for_each(|behind| oldest[usize::from(behind.shard)] = behind.from);
+        for message in client.inflight() {
+            if let (Source::Event { shard, position }, true) = (&message.source, message.phase != Phase::Released)
+                && let Some(oldest) = oldest.get_mut(usize::from(*shard))
+            {
+                *oldest = Position { seq: position.seq.saturating_sub(1), ..*position }.min(*oldest);
+            }
+        }
         client.checks = shards;
         for shard in 0..shards {
             let wanted = Wanted::Check(oldest[usize::from(shard)]);
@@ -204,6 +238,11 @@ impl Shard {
     pub fn resume_client(&mut self, connection: ConnectionRef) {
         let shards = self.shards();
         let Some(client) = self.outboxes.client(connection) else { return };
+        client.has_begun = true;
+        if client.subscriptions.is_empty() && client.inflight().next().is_none() {
+            client.behind().clear();
+            return self.outboxes.update_behind(connection);
+        }
         type Lists = (Vec<Position>, Vec<(TableId, Box<[u8]>)>);
         let mut lists: BTreeMap<u16, Lists> = BTreeMap::new();
         for message in client.inflight().filter(|message| message.phase != Phase::Released) {
@@ -258,6 +297,9 @@ impl Shard {
     /// A shard has answered.
     pub(super) fn replayed(&mut self, from: u16, replayed: Replayed) {
         let Replayed { connection, answer } = replayed;
+        if is_group(connection) {
+            return self.group_replayed(connection, from, answer);
+        }
         if self.outboxes.client(connection).is_none() {
             return; // gone meanwhile
         }
@@ -282,9 +324,16 @@ impl Shard {
                 };
                 // What is no longer there, or no longer subscribed to, is not waited for.
                 let gone = client.inflight().filter(|message| message.phase != Phase::Released).filter(of_this);
-                let gone = gone.map(|message| message.packet_id).filter(|id| !sent.contains(id));
-                for packet_id in gone.collect::<Vec<_>>() {
-                    client.end(packet_id, |_| true);
+                let gone = gone.map(|message| (message.packet_id, message.phase));
+                let gone: Vec<_> = gone.filter(|(id, _)| !sent.contains(id) && client.again.contains(id)).collect();
+                for (packet_id, phase) in gone {
+                    if phase == Phase::ExactlyOnce {
+                        // The client may have it: its identifier is free when it says so.
+                        client.release(packet_id);
+                        self.completions.push_back(Completion::Release { connection, packet_id });
+                    } else {
+                        client.end(packet_id, |_| true);
+                    }
                 }
                 client.checks -= 1;
                 self.catch_up(connection);
@@ -346,7 +395,8 @@ impl Shard {
             let Some(subscription) = subscriptions.get(*index as usize) else { continue };
             let is_known = subscription.since.as_ref().is_some_and(|since| event.position <= since[shard]);
             let qos = subscription.qos().min(event.terms.qos);
-            if is_known || !subscription.hears(event) {
+            let is_shared = matches!(subscription.state, State::Shared { .. });
+            if is_known || is_shared || !subscription.hears(event) {
                 continue;
             }
             for (number, target) in subscription.targets.iter().enumerate() {
@@ -400,13 +450,22 @@ impl Shard {
                 }
             }
         }
-        let own = merged.first()?;
+        // Where nothing matches any more the client still has to end what it began [MQTT-3.10.4-3].
+        let path = definition.exports.iter().position(|export| export.mqtt)? as u8;
+        let own = merged.pop().unwrap_or_else(|| Merged {
+            connection: connection.index,
+            kind: FrameKind { encoding: client.encoding, path, flags: 0 },
+            identifiers: Vec::new(),
+        });
         let mut kind = own.kind.with_qos(qos).with(FrameKind::DUPLICATE);
         if is_row {
             kind = kind.with(FrameKind::RETAIN);
         }
         let context = context(definition, table.codec, text, event, seen, *now_us / 1000, &own.identifiers);
         if let Some(frame) = frames.own(kind, |out| encoder.encode(kind, &context, out)) {
+            if !outboxes.takes(connection, frame.bytes.len()) {
+                return None;
+            }
             outboxes.push(connection.index, frame, &Origin::Again { packet_id: message.packet_id });
         }
         Some(message.packet_id)

@@ -10,7 +10,7 @@ use crate::schema::TableId;
 use crate::session::{Claim, StoredSession, Will, receipts_of};
 
 impl Shard {
-    /// Claims an MQTT client identifier; [`Completion::Joined`] follows. `clean`: what is stored of the session goes.
+    /// Claims an MQTT client identifier; [`command::Completion::Joined`] follows. `clean`: what is stored of the session goes.
     pub fn join(&mut self, client_id: &str, connection: ConnectionRef, clean: bool) {
         let owner = self.session_owner(client_id);
         self.send_data(owner, Data::Join { client_id: client_id.into(), connection, clean });
@@ -118,7 +118,7 @@ impl Shard {
             Data::Leave { client_id, connection, will } => {
                 if let Some(will) = will {
                     let due_ms = self.now_ms() + u64::from(will.delay_s) * 1000;
-                    self.wills.insert((due_ms, client_id.clone()), will);
+                    self.wills.insert(due_ms, &client_id, will);
                 }
                 if let Some((next, clean)) = self.sessions.leave(&client_id, connection) {
                     self.grant(&client_id, next, clean);
@@ -135,10 +135,13 @@ impl Shard {
 
     /// The identifier belongs to this connection now.
     fn grant(&mut self, client_id: &str, connection: ConnectionRef, clean: bool) {
-        let waiting = self.wills.keys().find(|(_, own)| **own == *client_id).cloned();
-        let will = waiting.and_then(|key| self.wills.remove(&key));
         let stored = self.stored_session(client_id);
-        if clean {
+        let mut will = self.wills.remove(client_id);
+        if !self.sessions_are_adopted && will.is_none() {
+            will = stored.as_ref().and_then(|(session, _)| session.will.clone()); // it has not been looked at yet
+        }
+        let has_ended = stored.as_ref().is_none_or(|(session, _)| session.expiry_s == Some(0));
+        if clean || has_ended {
             // The session has ended: its will goes now [MQTT-3.1.3-9].
             if let Some(will) = will {
                 let write = will.into_write(self.now_ms());
@@ -150,7 +153,7 @@ impl Shard {
         }
         let bound = self.limits.sessions_max.div_ceil(self.shards());
         let has_room = stored.is_some() || self.system.sessions.is_some_and(|table| self.table(table).len() < bound);
-        let stored = stored.filter(|_| !clean).map(|(_, document)| document);
+        let stored = stored.filter(|_| !clean && !has_ended).map(|(_, document)| document);
         self.send_data(connection.shard, Data::Joined { connection, stored, has_room });
     }
 
@@ -163,16 +166,16 @@ impl Shard {
         self.adopted_upto = keys.last().cloned().unwrap_or_default();
         let now_ms = self.now_ms();
         for key in keys {
-            let Some((client_id, (mut session, _))) =
-                std::str::from_utf8(&key).ok().and_then(|client_id| Some((client_id, self.stored_session(client_id)?)))
-            else {
-                continue;
-            };
+            let Ok(client_id) = std::str::from_utf8(&key) else { continue };
+            if self.sessions.holds(client_id) {
+                continue; // it is back already
+            }
+            let Some((mut session, _)) = self.stored_session(client_id) else { continue };
             let ended_ms = session.ended_ms.unwrap_or(now_ms);
             if let Some(will) = session.will.clone() {
                 let due_ms = ended_ms + u64::from(will.delay_s) * 1000;
                 let until_ms = session.expires_ms(ended_ms).unwrap_or(u64::MAX);
-                self.wills.insert((due_ms.min(until_ms.max(now_ms)), client_id.into()), will);
+                self.wills.insert(due_ms.min(until_ms.max(now_ms)), client_id, will);
             }
             if session.ended_ms.is_none() {
                 session.ended_ms = Some(now_ms);
@@ -187,10 +190,7 @@ impl Shard {
     pub(super) fn send_wills(&mut self) {
         let now_ms = self.now_ms();
         for _ in 0..SESSIONS_PER_TURN {
-            if self.wills.first_key_value().is_none_or(|((due_ms, _), _)| *due_ms > now_ms) {
-                return;
-            }
-            let Some(((_, client_id), will)) = self.wills.pop_first() else { return };
+            let Some((client_id, will)) = self.wills.take_due(now_ms) else { return };
             let write = will.into_write(now_ms);
             self.submit(write);
             // It is not sent again after a restart.
@@ -209,7 +209,7 @@ impl Shard {
 
     /// When the next will is due, on the clock of [`Shard::ticks_us`].
     pub(super) fn will_deadline_us(&self) -> Option<u64> {
-        let ((due_ms, _), _) = self.wills.first_key_value()?;
+        let due_ms = self.wills.next_ms()?;
         Some(self.ticks_us.saturating_add(due_ms.saturating_mul(1000).saturating_sub(self.now_us)))
     }
 }

@@ -185,7 +185,7 @@ impl World {
                 self.sent.entry((at as u16, index)).or_default().push_str(&text);
                 let connection = ConnectionRef { shard: at as u16, index, generation: 1 };
                 if shard.outboxes.sent(connection, buffer) {
-                    shard.resume_scans(connection);
+                    shard.resume(connection);
                 }
             }
         }

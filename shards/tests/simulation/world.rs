@@ -599,7 +599,7 @@ impl World {
             let frames = decode_frames(&buffer.bytes);
             let connection = ConnectionRef { shard: at as u16, index, generation: 1 };
             if shard.outboxes.sent(connection, buffer) {
-                shard.resume_scans(connection);
+                shard.resume(connection);
             }
             let subscriber = index as usize - 1;
             *self.happened.entry("frames").or_default() += frames.len() as u64;

@@ -180,7 +180,7 @@ impl HttpSession {
             authorization.map(|value| Credentials { username: basic.unwrap_or_default(), password: value.as_bytes() });
         // `Og==`: empty name and empty password mean none (compat §8).
         let credentials = credentials.filter(|_| basic != Some("Og=="));
-        if !context.catalog.authority.admits(context.address, credentials) {
+        if !context.catalog.authority.admits(context.address, context.identity, credentials) {
             if is_web_socket(request) {
                 // Browsers are shown no status of a handshake that fails: accepted, then closed with the reason.
                 let target = Err((CLOSE_UNAUTHORIZED, "Login failed".to_owned()));

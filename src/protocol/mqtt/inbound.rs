@@ -111,14 +111,14 @@ impl MqttSession {
         let now_ms = context.shard.now_us() / 1000;
         let kept_ms = |seconds: u32| now_ms + (u64::from(seconds) * 1000).max(RECEIPT_MS);
         let expires_ms = self.expiry_s.map(kept_ms);
-        self.is_durable().then_some(Receipt { session: self.number, packet_id, expires_ms })
+        self.is_kept().then_some(Receipt { session: self.number, packet_id, expires_ms })
     }
 
     /// PUBREL: the client will not send the message again; its identifier is free when that is on disk.
     pub(super) fn release(&mut self, context: &mut Context<'_>, ack: &Ack<'_>) -> Result<Flow, Goodbye> {
         let packet_id = ack.packet_id;
         let taken_by = self.received.remove(&packet_id);
-        if !self.is_durable() {
+        if !self.is_kept() {
             let tag = self.owe(packet_id, AckKind::PubComp, 0);
             self.owed_mut(tag).is_known = taken_by.is_some();
             return self.settle_now(context, tag);
@@ -165,6 +165,9 @@ impl MqttSession {
         };
         let at = tag.wrapping_sub(self.first_tag) as usize;
         let Some(owed) = self.owed.get_mut(at) else { return Ok(Flow::Continue) };
+        if let (AckKind::PubComp, Some((code, text))) = (owed.kind, &said) {
+            return Err(Goodbye::new(*code, text.clone().unwrap_or_default())); // PUBCOMP has no words for it
+        }
         owed.waiting = owed.waiting.saturating_sub(1);
         owed.is_known |= existed && owed.kind == AckKind::PubComp;
         if let Some((code, text)) = said {

@@ -101,8 +101,9 @@ impl<'a> Properties<'a> {
         self.content_type
     }
 
-    pub fn payload_is_text(&self) -> bool {
-        self.byte(id::PAYLOAD_FORMAT_INDICATOR) == Some(1)
+    /// 0: bytes; 1: UTF-8.
+    pub fn payload_format(&self) -> Option<u8> {
+        self.byte(id::PAYLOAD_FORMAT_INDICATOR)
     }
 
     pub fn message_expiry_interval(&self) -> Option<u32> {
@@ -175,12 +176,12 @@ impl<'a> Properties<'a> {
         values.last()
     }
 
-    /// Appends what a server passes on to subscribers, encoded as it stands in a packet: payload format indicator if it
-    /// is 1, content type, response topic, correlation data, user properties in their order
+    /// Appends what a server passes on to subscribers, encoded as it stands in a packet: payload format indicator,
+    /// content type, response topic, correlation data, user properties in their order
     /// [MQTT-3.3.2-4, -15, -16, -17, -18, -20].
     pub fn forwarded(&self, out: &mut Vec<u8>) {
-        if self.payload_is_text() {
-            out.extend_from_slice(&[id::PAYLOAD_FORMAT_INDICATOR, 1]);
+        if let Some(format) = self.payload_format() {
+            out.extend_from_slice(&[id::PAYLOAD_FORMAT_INDICATOR, format]);
         }
         for id in FORWARDED {
             if let Some(value) = self.value(id) {
@@ -327,9 +328,10 @@ fn leading(stored: &[u8], id: u8) -> Option<(&[u8], &[u8])> {
     (stored.first() == Some(&id)).then(|| split().unwrap_or_default())
 }
 
-/// Whether the stored properties say that the payload is UTF-8.
-pub fn is_text(stored: &[u8]) -> bool {
-    stored.starts_with(&[id::PAYLOAD_FORMAT_INDICATOR, 1])
+/// The payload format indicator among stored properties.
+pub fn payload_format_of(stored: &[u8]) -> Option<u8> {
+    let (property, _) = leading(stored, id::PAYLOAD_FORMAT_INDICATOR)?;
+    property.get(1).copied()
 }
 
 /// The content type among stored properties.

@@ -87,7 +87,7 @@ impl MqttSession {
         if topic.starts_with('$') {
             return Err(invalid("topics that start with $ are the server's".into())); // MQTT 5 §4.7.2
         }
-        if properties.payload_is_text() && std::str::from_utf8(payload).is_err() {
+        if properties.payload_format() == Some(1) && std::str::from_utf8(payload).is_err() {
             let text = "the payload is said to be UTF-8 and is not"; // MQTT 5 §3.3.2.3.2
             return Err(Goodbye::new(reason::PAYLOAD_FORMAT_INVALID, text));
         }

@@ -22,6 +22,8 @@ pub(super) struct Joining {
     pub server_keep_alive: Option<u16>,
     /// The client's receive maximum.
     pub window: u16,
+    /// Topic aliases that it takes.
+    pub alias_maximum: u16,
     /// The session that is being taken up.
     pub stored: Option<StoredSession>,
     /// Its subscriptions that are not known everywhere, and all of them.
@@ -40,7 +42,7 @@ pub(super) struct Saves {
     pub next_us: u64,
     changes: u64,
     /// There is a record of the session.
-    is_stored: bool,
+    pub is_stored: bool,
 }
 
 impl MqttSession {
@@ -50,21 +52,32 @@ impl MqttSession {
             let text = "the server keeps as many sessions as it can";
             return self.refuse(context, reason::QUOTA_EXCEEDED, return_code::SERVER_UNAVAILABLE, text);
         }
-        let Some(joining) = &mut self.joining else { return Flow::Continue };
-        let window = joining.window;
+        let Some(joining) = &self.joining else { return Flow::Continue };
+        let (window, alias_maximum) = (joining.window, joining.alias_maximum);
         let shards = context.shard.shards();
         let stored = stored.and_then(StoredSession::decode).filter(|stored| stored.expiry_s != Some(0));
         let Some(stored) = stored.filter(|stored| stored.progress.positions.len() == shards) else {
             return self.begin(context, false);
         };
-        let mut client = Client::new(window, self.expiry_s != Some(0));
+        self.saves.is_stored = true;
+        let mut client = self.client(context, window, alias_maximum);
         client.resume(&stored.progress);
         context.shard.outboxes.attach(context.connection, client);
         let filters = stored.subscriptions.iter().filter_map(|own| targets_of(context, &own.filter).ok());
-        let targets = filters.flatten().collect();
-        joining.stored = Some(stored);
+        let targets = filters.flat_map(|(targets, _)| targets).collect();
+        if let Some(joining) = &mut self.joining {
+            joining.stored = Some(stored);
+        }
         context.shard.check_history(context.connection, targets);
         Flow::Blocked
+    }
+
+    /// What the engine keeps of this client.
+    fn client(&self, context: &Context<'_>, window: u16, alias_maximum: u16) -> Client {
+        let mut client = Client::new(window, self.is_kept());
+        client.encoding = self.encoding(context, self.outgoing);
+        client.alias_maximum = alias_maximum;
+        client
     }
 
     /// It is known whether everything that the session has missed is still there.
@@ -75,10 +88,10 @@ impl MqttSession {
         if !is_complete {
             info!(client = %self.client_id, "a session is not taken up: what it has missed is no longer kept");
             context.shard.discard_session(&self.client_id, stored.number);
+            self.saves.is_stored = false;
             return self.begin(context, false);
         }
         self.number = stored.number;
-        self.saves.is_stored = true;
         let subscribed: Vec<SubscriptionRef> =
             stored.subscriptions.iter().filter_map(|own| self.reopen(context, own)).collect();
         if let Some(joining) = &mut self.joining {
@@ -100,7 +113,8 @@ impl MqttSession {
         let Some(joining) = self.joining.take() else { return Flow::Continue };
         if !session_present {
             self.number = uuid::Uuid::new_v4().as_u64_pair().0 | 1;
-            context.shard.outboxes.attach(context.connection, Client::new(joining.window, self.is_durable()));
+            let client = self.client(context, joining.window, joining.alias_maximum);
+            context.shard.outboxes.attach(context.connection, client);
         }
         let accepted = ConnAck {
             session_present,
@@ -120,7 +134,20 @@ impl MqttSession {
             context.count(Counter::ClientsStored, 1);
         }
         self.saves.next_us = context.ticks_us() + SAVE_INTERVAL_US;
+        if session_present {
+            self.resuming = Some(joining.subscribed);
+        }
+        if self.is_kept() || self.will.is_some() {
+            self.save(context);
+        }
+        if self.resuming.is_some() { Flow::Blocked } else { Flow::Continue }
+    }
+
+    /// Goes on with a session that was taken up, once it is on disk as it was found: what its last connection has not
+    /// been able to store must not be said to the client.
+    fn go_on(&mut self, context: &mut Context<'_>, subscribed: Vec<SubscriptionRef>) {
         // What was released is released again, before anything else is sent [MQTT-4.4.0-1].
+        let version = self.version;
         let client = context.shard.outboxes.client(context.connection);
         let released: Vec<u16> = client
             .map(|client| client.inflight().filter(|own| own.phase == Phase::Released).map(|own| own.packet_id))
@@ -130,16 +157,10 @@ impl MqttSession {
         for packet_id in released {
             context.write_packet(|out| write_ack(AckKind::PubRel, version, packet_id, reason::SUCCESS, None, out));
         }
-        for subscription in joining.subscribed {
+        for subscription in subscribed {
             context.shard.start(subscription);
         }
-        if session_present {
-            context.shard.resume_client(context.connection);
-        }
-        if self.is_durable() || self.will.is_some() {
-            self.save(context);
-        }
-        Flow::Continue
+        context.shard.resume_client(context.connection);
     }
 
     fn stored(&self, context: &mut Context<'_>, ended_ms: Option<u64>, progress: Progress) -> StoredSession {
@@ -181,6 +202,9 @@ impl MqttSession {
         }
         self.saves.done = self.saves.begun;
         let more = context.shard.outboxes.saved(context.connection);
+        if let Some(subscribed) = self.resuming.take() {
+            self.go_on(context, subscribed);
+        }
         if std::mem::take(&mut self.saves.again) || more {
             self.save(context);
         }
@@ -218,6 +242,7 @@ impl MqttSession {
                 waiting = Some(shards::session::Will { delay_s: will.delay_s.min(until_s), ..will });
             }
         }
+        context.shard.leave_groups(context.connection);
         if had_session && self.is_durable() {
             let progress = context.shard.progress(context.connection);
             let stored = self.stored(context, Some(now_ms), progress);

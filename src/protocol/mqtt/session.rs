@@ -20,6 +20,7 @@ use shards::command::{Completion, Outcome, Refusal};
 use shards::counters::Counter;
 use shards::limits::{CONNECT_BYTES_MAX, INFLIGHT_MAX, KEY_BYTES_MAX};
 use shards::session::Will;
+use shards::subscription::SubscriptionRef;
 use std::collections::{HashMap, VecDeque};
 use tracing::{debug, info};
 
@@ -69,6 +70,8 @@ pub struct MqttSession {
     packet_begun_us: Option<u64>,
     packet_due_us: u64,
     pub(super) joining: Option<Box<Joining>>,
+    /// Subscriptions of a session that was taken up and goes on when it has been saved.
+    pub(super) resuming: Option<Vec<SubscriptionRef>>,
     pub(super) saves: Saves,
     pub(super) subscriptions: HashMap<Box<str>, Own>,
     /// One of them leaves out what the session itself publishes.
@@ -129,6 +132,7 @@ impl MqttSession {
             packet_begun_us: None,
             packet_due_us: u64::MAX,
             joining: None,
+            resuming: None,
             saves: Saves::default(),
             subscriptions: HashMap::new(),
             has_no_local: false,
@@ -153,6 +157,11 @@ impl MqttSession {
     /// Whether the session outlives its connection.
     pub(super) fn is_durable(&self) -> bool {
         self.expiry_s != Some(0)
+    }
+
+    /// Whether there is a record of the session.
+    pub(super) fn is_kept(&self) -> bool {
+        self.is_durable() || self.saves.is_stored
     }
 
     fn packet(&mut self, context: &mut Context<'_>, packet: Packet<'_>) -> Result<Flow, Goodbye> {
@@ -210,7 +219,7 @@ impl MqttSession {
             username: connect.username.unwrap_or_default(),
             password: connect.password.unwrap_or_default(),
         });
-        if !context.catalog.authority.admits(context.address, credentials) {
+        if !context.catalog.authority.admits(context.address, context.identity, credentials) {
             return Ok(self.refuse(context, reason::BAD_CREDENTIALS, return_code::BAD_CREDENTIALS, "bad credentials"));
         }
         if !is_v5 && !connect.clean && connect.client_id.is_empty() {
@@ -255,6 +264,7 @@ impl MqttSession {
             is_assigned: connect.client_id.is_empty(),
             server_keep_alive,
             window: properties.receive_maximum().unwrap_or(u16::MAX),
+            alias_maximum: properties.topic_alias_maximum().unwrap_or(0),
             stored: None,
             waiting: Vec::new(),
             subscribed: Vec::new(),
@@ -295,12 +305,18 @@ impl MqttSession {
         if ack.reason >= reason::UNSPECIFIED {
             return self.finished(context, ack, Phase::ExactlyOnce); // it will not have it: that is the end of it
         }
-        let (version, packet_id) = (self.version, ack.packet_id);
+        let packet_id = ack.packet_id;
         let is_known =
             context.shard.outboxes.client(context.connection).is_some_and(|client| client.release(packet_id));
         let code = if is_known { reason::SUCCESS } else { reason::PACKET_IDENTIFIER_NOT_FOUND };
+        self.write_release(context, packet_id, code);
+    }
+
+    /// PUBREL: where the session is kept, not before that is on disk.
+    fn write_release(&mut self, context: &mut Context<'_>, packet_id: u16, code: u8) {
+        let version = self.version;
         let write = |out: &mut Vec<u8>| write_ack(AckKind::PubRel, version, packet_id, code, None, out);
-        if is_known && self.is_durable() { context.hold(write) } else { context.write_packet(write) }
+        if code == reason::SUCCESS && self.is_kept() { context.hold(write) } else { context.write_packet(write) }
     }
 
     /// Ends the connection for cause, and says why where the version has words for it.
@@ -362,7 +378,8 @@ impl Session for MqttSession {
         if self.state == State::Closing {
             return (input.len(), Flow::Continue);
         }
-        let waits = self.state == State::Joining || self.replying.is_some() || self.stopping;
+        let is_busy = self.replying.is_some() || self.resuming.is_some();
+        let waits = self.state == State::Joining || is_busy || self.stopping;
         if waits || !context.shard.has_room() {
             return (0, Flow::Blocked);
         }
@@ -411,6 +428,10 @@ impl Session for MqttSession {
             }
             Completion::Subscribed { subscription, .. } => self.confirmed(context, subscription),
             Completion::Outcome { token, outcome } => self.outcome(context, Tag::of(token.tag), &outcome),
+            Completion::Release { packet_id, .. } => {
+                self.write_release(context, packet_id, reason::SUCCESS);
+                Flow::Continue
+            }
             Completion::Unsaved { .. } => {
                 self.save(context);
                 Flow::Continue
@@ -451,7 +472,8 @@ impl Session for MqttSession {
         if !is_quiet && now_us < self.packet_due_us {
             return Flow::Continue;
         }
-        let is_blocked = self.replying.is_some() || !self.owed.is_empty() || !context.shard.has_room();
+        let is_blocked =
+            self.replying.is_some() || self.resuming.is_some() || !self.owed.is_empty() || !context.shard.has_room();
         if self.state == State::Joining || (is_blocked && !is_fresh) {
             self.last_packet_us = now_us; // the delay is ours
             self.packet_due_us = self.packet_begun_us.map_or(u64::MAX, |_| now_us + PACKET_US);

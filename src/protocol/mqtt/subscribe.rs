@@ -80,7 +80,7 @@ impl MqttSession {
         format: Format,
         identifier: Option<u32>,
     ) -> Result<SubscriptionRef, u8> {
-        let targets = targets_of(context, filter.filter)?;
+        let (targets, group) = targets_of(context, filter.filter)?;
         let existing = self.subscriptions.get(filter.filter).map(|own| own.reference);
         if existing.is_none() && self.subscriptions.len() >= context.shard.limits().subscriptions_max {
             return Err(reason::QUOTA_EXCEEDED);
@@ -99,7 +99,7 @@ impl MqttSession {
             identifier,
             format,
         };
-        own.reference = self.open(context, &own, targets, snapshot, None);
+        own.reference = self.open(context, &own, (targets, group), snapshot, None);
         let subscription = own.reference;
         self.has_no_local |= own.no_local;
         self.subscriptions.insert(filter.filter.into(), own);
@@ -114,27 +114,33 @@ impl MqttSession {
         &self,
         context: &mut Context<'_>,
         own: &Own,
-        targets: Vec<Target>,
+        (targets, group): (Vec<Target>, Option<Box<str>>),
         snapshot: bool,
         since: Option<Arc<[Position]>>,
     ) -> SubscriptionRef {
-        let protocol = match (self.version, context.framing) {
-            (Version::V4, Framing::None) => Protocol::MqttV4,
-            (Version::V5, Framing::None) => Protocol::MqttV5,
-            (Version::V4, Framing::WebSocket) => Protocol::MqttV4OverWebSocket,
-            (Version::V5, Framing::WebSocket) => Protocol::MqttV5OverWebSocket,
-        };
         context.shard.subscribe(Request {
             connection: context.connection,
             targets,
-            encoding: Encoding { protocol, format: own.format }.code(),
+            encoding: self.encoding(context, own.format),
             qos: own.qos,
             no_local: if own.no_local { self.number } else { 0 },
             retain_as_published: own.retain_as_published,
             identifier: own.identifier,
             snapshot,
             since,
+            group,
         })
+    }
+
+    /// What messages to this client are encoded as.
+    pub(super) fn encoding(&self, context: &Context<'_>, format: Format) -> u8 {
+        let protocol = match (self.version, context.framing) {
+            (Version::V4, Framing::None) => Protocol::MqttV4,
+            (Version::V5, Framing::None) => Protocol::MqttV5,
+            (Version::V4, Framing::WebSocket) => Protocol::MqttV4OverWebSocket,
+            (Version::V5, Framing::WebSocket) => Protocol::MqttV5OverWebSocket,
+        };
+        Encoding { protocol, format }.code()
     }
 
     /// Subscribes again to what a stored session had; `None`: there is no such table any more.
@@ -150,7 +156,7 @@ impl MqttSession {
             identifier: stored.identifier.filter(|_| self.is_v5()),
             format: Format::ALL[usize::from(stored.format).min(Format::ALL.len() - 1)],
         };
-        own.reference = self.open(context, &own, targets, false, Some(since));
+        own.reference = self.open(context, &own, targets, stored.is_unfinished, Some(since));
         let subscription = own.reference;
         self.has_no_local |= own.no_local;
         self.subscriptions.insert(stored.filter.clone(), own);
@@ -219,6 +225,7 @@ impl MqttSession {
             no_local: own.no_local,
             retain_as_published: own.retain_as_published,
             identifier: own.identifier,
+            is_unfinished: !context.shard.has_begun(own.reference),
             format: own.format as u8,
             since: context.shard.since(own.reference),
         };
@@ -226,15 +233,23 @@ impl MqttSession {
     }
 }
 
-/// What a topic filter covers, or the reason code with which it is refused.
-pub(super) fn targets_of(context: &Context<'_>, filter: &str) -> Result<Vec<Target>, u8> {
+/// What a topic filter covers, and the group that it is shared with, if any; or the reason code with which it is refused.
+pub(super) fn targets_of(context: &Context<'_>, filter: &str) -> Result<(Vec<Target>, Option<Box<str>>), u8> {
+    let shared = match filter.strip_prefix("$share/") {
+        None => None,
+        Some(rest) => {
+            let (group, own) = rest.split_once('/').ok_or(reason::TOPIC_FILTER_INVALID)?;
+            if group.is_empty() || group.contains(['+', '#']) || own.is_empty() {
+                return Err(reason::TOPIC_FILTER_INVALID); // [MQTT-4.8.2-1], [MQTT-4.8.2-2]
+            }
+            Some((own, rest.into()))
+        }
+    };
+    let (filter, group) = shared.map_or((filter, None), |(own, group)| (own, Some(group)));
     let levels = topic::parse_filter(filter).map_err(|_| reason::TOPIC_FILTER_INVALID)?;
-    if filter.starts_with("$share/") || filter == "$share" {
-        return Err(reason::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
-    }
     let targets = context.catalog.mqtt.compile(&levels);
     if targets.is_empty() {
         return Err(reason::TOPIC_FILTER_INVALID); // no such table (compat §3.4)
     }
-    Ok(targets)
+    Ok((targets, group))
 }

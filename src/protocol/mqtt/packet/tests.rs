@@ -220,7 +220,7 @@ fn properties_are_found_by_name() {
         ];
         let texts = [p.content_type(), p.response_topic(), p.authentication_method(), p.reason_string(), p.user("k")];
         let mut found = vec![];
-        found.extend(p.payload_is_text().then(|| "text".to_owned()));
+        found.extend(p.payload_format().filter(|format| *format == 1).map(|_| "text".to_owned()));
         found.extend(flags.iter().enumerate().filter_map(|(n, value)| value.map(|value| format!("flag {n} {value}"))));
         found
             .extend(shorts.iter().enumerate().filter_map(|(n, value)| value.map(|value| format!("short {n} {value}"))));
@@ -266,7 +266,7 @@ fn what_subscribers_are_told_is_taken_out_in_its_order() {
     let cases = [
         ("", "", None, ""),
         ("23 00 01 02 00 00 00 05", "", None, ""),
-        ("01 00", "", None, ""),
+        ("01 00", "01 00", None, ""),
         ("01 01", "01 01", None, ""),
         ("03 00 03 'a/b' 01 01", "01 01 03 00 03 'a/b'", Some("a/b"), ""),
         ("03 00 03 'a/b' 23 00 01", "03 00 03 'a/b'", Some("a/b"), ""),
@@ -452,7 +452,7 @@ fn head(topic: &str) -> PublishHead<'_> {
         retain: false,
         topic: ("T", "/", topic),
         topic_alias: None,
-        payload_is_text: false,
+        payload_format: None,
         content_type: None,
         message_expiry: None,
         properties: &[],
@@ -500,7 +500,7 @@ fn packets_are_written_byte_by_byte() {
         dup: true,
         topic: ("", "", ""),
         topic_alias: Some(3),
-        payload_is_text: true,
+        payload_format: Some(1),
         content_type: Some("a/b"),
         message_expiry: Some(60),
         properties: b"\x08\0\x01r",

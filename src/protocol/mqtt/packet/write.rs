@@ -250,7 +250,8 @@ pub struct PublishHead<'a> {
     /// The topic in three parts.
     pub topic: (&'a str, &'a str, &'a str),
     pub topic_alias: Option<u16>,
-    pub payload_is_text: bool,
+    /// 0: bytes; 1: UTF-8.
+    pub payload_format: Option<u8>,
     pub content_type: Option<&'a str>,
     pub message_expiry: Option<u32>,
     /// More properties, encoded.
@@ -290,8 +291,8 @@ impl PublishHead<'_> {
 
     #[inline(never)] // most have none, and are written faster without it in the way
     fn write_list(&self, mut output: Output<'_>) {
-        if self.payload_is_text {
-            output.array([PAYLOAD_FORMAT_INDICATOR, 1]);
+        if let Some(format) = self.payload_format {
+            output.array([PAYLOAD_FORMAT_INDICATOR, format]);
         }
         if let Some(text) = self.content_type {
             output.text_property(CONTENT_TYPE, text);
@@ -321,7 +322,7 @@ impl PublishHead<'_> {
             return 0;
         }
         let identifiers = self.subscription_identifiers.iter();
-        2 * usize::from(self.payload_is_text)
+        2 * usize::from(self.payload_format.is_some())
             + text_bytes(self.content_type)
             + 5 * usize::from(self.message_expiry.is_some())
             + 3 * usize::from(self.topic_alias.is_some())

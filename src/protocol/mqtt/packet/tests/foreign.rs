@@ -200,7 +200,8 @@ fn line_of_ours(bytes: &[u8], version: Version) -> Line {
         Packet::Publish(p) => {
             let q = p.properties;
             let flags = (p.dup, p.qos, p.retain, p.packet_id);
-            let list = (q.content_type(), q.response_topic(), q.topic_alias(), q.payload_is_text(), q.user("k"));
+            let list =
+                (q.content_type(), q.response_topic(), q.topic_alias(), q.payload_format() == Some(1), q.user("k"));
             format!("publish {} {flags:?} {list:?} {:?}", p.topic, p.payload)
         }
         Packet::PubAck(a) => ack("puback", a),
