@@ -21,7 +21,6 @@ fn is_closed(connection: &mut Connection) -> bool {
 
 #[test]
 fn topics_too_long_or_too_deep() {
-    let server = Server::start(Options::default());
     let below = |bytes: usize| format!("Sensors/{}", "x".repeat(bytes - "Sensors/".len()));
     let wrong = [
         ("one byte too long", below(TOPIC_BYTES_MAX + 1)),
@@ -31,6 +30,7 @@ fn topics_too_long_or_too_deep() {
     ];
     let deepest = format!("Sensors{}", "/a".repeat(TOPIC_LEVELS_MAX - 1));
     for level in [4, 5] {
+        let server = Server::start(Options::default());
         let mut mqtt = Mqtt::open(server.mqtt(), level, &format!("client-{level}"));
         assert_eq!(mqtt.subscribe(1, &[(&deepest, 0), (&below(TOPIC_BYTES_MAX / 2), 0)]), [0, 0]);
         for (what, topic) in &wrong {
