@@ -146,7 +146,7 @@ const FIGURES: [Named; 19] = [
     ("bytes/received", |total| total[Counter::BytesReceived]),
     ("bytes/sent", |total| total[Counter::BytesSent]),
     ("subscriptions/count", |total| total[Counter::Subscriptions]),
-    ("shared_subscriptions/count", |_| 0),
+    ("shared_subscriptions/count", |total| total[Counter::SharedSubscriptions]),
     ("retained messages/count", |total| total[Counter::Records]),
     ("store/messages/count", |total| total[Counter::Records]),
     ("store/messages/bytes", |total| total[Counter::RecordBytes]),

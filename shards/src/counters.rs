@@ -34,6 +34,8 @@ pub enum Counter {
     SessionsStored,
     /// Subscriptions of connections, of any protocol.
     Subscriptions,
+    /// Of them, those that are shared.
+    SharedSubscriptions,
     /// Records of the app's tables, and what they take up in the log.
     Records,
     RecordBytes,

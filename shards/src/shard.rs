@@ -118,6 +118,8 @@ pub struct Shard {
     wills: Wills,
     /// Groups of shared subscriptions that live here.
     groups: Groups,
+    /// Subscriptions here that are members of groups.
+    shared_subscriptions: u64,
     encoder: Box<dyn Encoder>,
     frames: Frames,
     key_text: String,
@@ -269,6 +271,7 @@ impl Shard {
             sessions_are_adopted: system.sessions.is_none(),
             wills: Wills::default(),
             groups: Groups::default(),
+            shared_subscriptions: 0,
             encoder: parts.encoder,
             frames: Frames::default(),
             key_text: String::new(),
@@ -313,6 +316,7 @@ impl Shard {
         let is_apps = |table: &&Table| table.definition.as_ref().is_some_and(|own| own.database != SYSTEM);
         counters[Counter::SessionsStored] = stored as u64;
         counters[Counter::Subscriptions] = self.subscriptions.len() as u64;
+        counters[Counter::SharedSubscriptions] = self.shared_subscriptions;
         counters[Counter::Records] = self.tables.iter().filter(is_apps).map(|table| table.len() as u64).sum();
         counters[Counter::RecordBytes] = self.log.live_bytes(|id| is_apps(&self.table(id)));
         counters

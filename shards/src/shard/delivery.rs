@@ -365,7 +365,8 @@ impl Shard {
 
     /// Nothing refers to a subscription any more.
     pub(super) fn forget_subscription(&mut self, subscription: SubscriptionRef) {
-        let connection = self.subscriptions.remove(subscription.index as usize).connection;
+        let Subscription { connection, state, .. } = self.subscriptions.remove(subscription.index as usize);
+        self.shared_subscriptions -= u64::from(matches!(state, State::Shared { .. }));
         if let Some(client) = self.outboxes.client(connection) {
             client.subscriptions.retain(|own| *own != subscription.index);
         }

@@ -131,6 +131,7 @@ impl Shard {
         });
         let (connection, qos) = (request.connection, request.qos);
         let (subscription, targets) = self.insert_subscription(request, State::Shared { home, group: 0 });
+        self.shared_subscriptions += 1;
         if let Some(client) = self.outboxes.client(connection) {
             client.subscriptions.push(subscription.index);
         }
