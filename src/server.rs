@@ -160,7 +160,9 @@ pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> 
             tls: tls.clone(),
             cores: cores.clone(),
             accepts_per_second: settings.limits.accepts_per_second,
-            sys_topics: figures.filter(|_| is_first).map(SysTopics::new),
+            sys_topics: figures
+                .filter(|_| is_first && settings.mqtt.sys_interval_s > 0)
+                .map(|table| SysTopics::new(table, settings.mqtt.sys_interval_s * 1_000_000)),
         };
         let sockets = listeners.into_iter().map(|(_, socket)| socket).collect();
         threads.push(start_thread(parts, sockets, core, uring, sender.clone())?);

@@ -47,6 +47,8 @@ pub struct HttpSettings {
 pub struct MqttSettings {
     pub address: Address,
     pub delete_payload: DeletePayload,
+    /// Seconds between two updates of the figures below `$SYS`; 0: there are none.
+    pub sys_interval_s: u64,
 }
 
 /// A listener that speaks TLS.
@@ -161,7 +163,11 @@ impl Settings {
         };
         Settings {
             http: HttpSettings { address: Address::localhost(9926), cors },
-            mqtt: MqttSettings { address: Address::localhost(1883), delete_payload: DeletePayload::Empty },
+            mqtt: MqttSettings {
+                address: Address::localhost(1883),
+                delete_payload: DeletePayload::Empty,
+                sys_interval_s: limits::SYS_INTERVAL_S,
+            },
             https: SecureSettings::default(),
             mqtts: SecureSettings::default(),
             tls: TlsSettings::default(),

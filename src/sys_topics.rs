@@ -10,7 +10,7 @@ use crate::protocol::payload;
 use shards::command::{Operation, Write};
 use shards::counters::{Counter, Counters};
 use shards::event::{Body, Terms};
-use shards::limits::{FIGURES_INTERVAL_US, TALLY_INTERVAL_US};
+use shards::limits::TALLY_INTERVAL_US;
 use shards::schema::TableId;
 use shards::shard::Shard;
 use std::collections::HashMap;
@@ -155,6 +155,7 @@ const FIGURES: [Named; 19] = [
 /// Writes the figures, on the thread of one shard.
 pub struct SysTopics {
     table: TableId,
+    interval_us: u64,
     next_us: u64,
     last_us: u64,
     loads: [Load; LOADS.len()],
@@ -163,8 +164,8 @@ pub struct SysTopics {
 }
 
 impl SysTopics {
-    pub fn new(table: TableId) -> SysTopics {
-        SysTopics { table, next_us: 0, last_us: 0, loads: Default::default(), written: HashMap::new() }
+    pub fn new(table: TableId, interval_us: u64) -> SysTopics {
+        SysTopics { table, interval_us, next_us: 0, last_us: 0, loads: Default::default(), written: HashMap::new() }
     }
 
     /// When [`SysTopics::write`] has something to do, on the clock of [`Shard::ticks_us`].
@@ -178,7 +179,7 @@ impl SysTopics {
         if ticks_us < self.next_us {
             return;
         }
-        self.next_us = ticks_us + FIGURES_INTERVAL_US;
+        self.next_us = ticks_us + self.interval_us;
         let total = tally.total();
         let elapsed_s = (ticks_us - self.last_us) as f64 / 1e6;
         self.last_us = ticks_us;

@@ -57,12 +57,16 @@ impl Made {
     }
 }
 
+/// What is in the log is what these tests write.
+const NOTHING_ELSE: &[&str] = &["--mqtt-sys-interval", "0"];
+
 /// `stops`: the last life ends in peace, so that the mark file names all of it; else it is killed, as the others.
 fn make(stops: bool) -> Made {
     let home = TempDir::with_prefix("tablecast-repair-").expect("make a temporary folder");
     let data = home.path().join("data");
     for life in 0..LIVES {
-        let mut server = Server::start(Options { data: Some(data.clone()), shards: SHARDS, ..Options::default() });
+        let options = Options { data: Some(data.clone()), shards: SHARDS, ..Options::default() };
+        let mut server = Server::start(options.args(NOTHING_ELSE));
         let mut connection = Connection::open(server.http());
         for key in 0..KEYS {
             let path = format!("/Sensors/key-{key}");
@@ -231,7 +235,7 @@ fn remove_with_index(segment: &Path) {
 
 fn start(data: &Path, arguments: &[&str]) -> Result<Server, String> {
     let options = Options { data: Some(data.to_owned()), shards: SHARDS, ..Options::default() };
-    Server::try_start(options.args(arguments))
+    Server::try_start(options.args(&[NOTHING_ELSE, arguments].concat()))
 }
 
 /// What a server answers for each key.
@@ -511,7 +515,7 @@ fn inspect_shows_what_stands_where() {
     let (code, text) = tool(&data, &["inspect", "--shard", "1", "--segment", "2", "--records"]);
     assert_eq!(code, 0);
     for expected in
-        ["format 2, 2 shards", "table 1: Sensors", "00000002.log  appended", "batch at 64: ", "put Sensors/"]
+        ["format 3, 2 shards", "table 1: Sensors", "00000002.log  appended", "batch at 64: ", "put Sensors/"]
     {
         assert!(text.contains(expected), "{expected:?} in {text}");
     }

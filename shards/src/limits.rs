@@ -186,8 +186,8 @@ pub const REACHED_INTERVAL_US: u64 = 1_000_000;
 pub const SHARED_OUTSTANDING_MAX: usize = 64;
 /// Time between two copies of what a shard has counted.
 pub const TALLY_INTERVAL_US: u64 = 1_000_000;
-/// Time between two updates of the figures below `$SYS`: what mosquitto does by default.
-pub const FIGURES_INTERVAL_US: u64 = 10_000_000;
+/// Default for the time between two updates of the figures below `$SYS`, in seconds: mosquitto's.
+pub const SYS_INTERVAL_S: u64 = 10;
 /// Sessions that one turn looks at after a start, and wills that it sends.
 pub const SESSIONS_PER_TURN: usize = 64;
 /// Records that one turn removes because they have expired.

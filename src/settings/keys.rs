@@ -82,6 +82,15 @@ pub const SETTINGS: &[Key] = &[
         },
     },
     Key {
+        section: "mqtt",
+        key: "sysInterval",
+        flag: "mqtt-sys-interval",
+        value_name: "SECONDS",
+        help: "Time between two updates of the figures below $SYS, 0 for none of them: 0 to 3600 [default: 10]",
+        is_list: false,
+        set: |settings, text| count(text, 0..=3600).map(|value| settings.mqtt.sys_interval_s = value as u64),
+    },
+    Key {
         section: "https",
         key: "address",
         flag: "https",

@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn every_setting_in_every_layer() {
         let yaml = "http:\n  address: 127.0.0.1:80\n  cors: ['https://a.org', 'http://localhost:3000']\n\
-                    mqtt:\n  address: off\n  deletePayload: null\nhttps: {address: 443}\nmqtts: {address: 0}\n\
+                    mqtt:\n  address: off\n  deletePayload: null\n  sysInterval: 30\nhttps: {address: 443}\nmqtts: {address: 0}\n\
                     tls:\n  certificate: c.pem\n  key: /k/k.pem\n  clientCa: ca.pem\n  clientAuth: required\ndata: {directory: /d, strict: true}\n\
                     shards:\n  count: 64\n  pin: false\nio: {driver: epoll}\nlog: {level: debug, format: json}\n\
                     limits:\n  packetBytesMax: 1KiB\n  outboxBytesMax: 1 GiB\n  connectionsPerAddress: 7\n  \
@@ -284,6 +284,7 @@ mod tests {
             "https://a.org, http://localhost:3000",
             "off",
             "null",
+            "30",
             "443",
             "0",
             "c.pem",
@@ -309,7 +310,7 @@ mod tests {
                 address: Address::Listen { host: "127.0.0.1".to_owned(), port: 80 },
                 cors: vec!["https://a.org".to_owned(), "http://localhost:3000".to_owned()],
             },
-            mqtt: MqttSettings { address: Address::Off, delete_payload: DeletePayload::Null },
+            mqtt: MqttSettings { address: Address::Off, delete_payload: DeletePayload::Null, sys_interval_s: 30 },
             https: SecureSettings { address: Some(Address::localhost(443)) },
             mqtts: SecureSettings { address: Some(Address::localhost(0)) },
             tls: TlsSettings {
