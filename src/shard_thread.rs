@@ -211,12 +211,13 @@ impl<R: Reactor> ShardThread<R> {
             self.shard.wake_up();
             let ticks_us = self.ticks_us();
             self.shard.begin_turn(now_us(), ticks_us);
+            // What peers asked for before a client was answered comes before what that client sends next.
+            busy = self.shard.receive();
             for completion in completions.drain(..) {
                 self.on_completion(completion).map_err(Failure::Disk)?;
             }
             self.reactor.recycle();
             self.shake_hands();
-            busy = self.shard.receive();
             self.tell_sessions();
             self.retry_starved();
             self.expire(&mut due);

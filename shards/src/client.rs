@@ -14,8 +14,8 @@ use std::collections::VecDeque;
 /// What a message in flight was made of: enough to make it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// An event of a shard.
-    Event { shard: u16, position: Position },
+    /// An event of a shard, under one of the paths of its table.
+    Event { shard: u16, position: Position, path: u8 },
     /// A current record.
     Row { table: TableId, key: Box<[u8]> },
 }
@@ -48,6 +48,8 @@ pub struct Behind {
     pub from: Position,
     /// Messages at QoS 0 are missing, too, after this.
     pub from_at_most_once: Option<Position>,
+    /// An event that was sent under these of its table's paths only (a bit for each).
+    pub partly: Option<(Position, u64)>,
     /// Where `from` stands in the log, to find it quickly.
     pub hint: Option<Location>,
     /// The shard has been asked for the next events.
@@ -90,8 +92,12 @@ pub struct Client {
     alias_key: Vec<u8>,
     /// It may be sent messages: its CONNACK has been written.
     pub has_begun: bool,
-    /// Packet identifiers that were in flight when the session was taken up.
-    pub again: Vec<u16>,
+    /// Names its session.
+    pub session: u64,
+    /// What was in flight when the session was taken up and is still to be sent again, oldest first.
+    again: VecDeque<u16>,
+    /// That part of it which shards have been asked for last.
+    pub asked_again: Vec<u16>,
     /// It had no room for something that a group wanted to give it.
     pub has_refused: bool,
     /// Answers that a resumption still waits for.
@@ -118,7 +124,9 @@ impl Client {
             aliases: HashMap::new(),
             alias_key: Vec::new(),
             has_begun: true,
-            again: Vec::new(),
+            session: 0,
+            again: VecDeque::new(),
+            asked_again: Vec::new(),
             has_refused: false,
             checks: 0,
             is_gone: false,
@@ -165,7 +173,8 @@ impl Client {
             }
         }
         self.has_begun = false;
-        self.again = self.inflight.iter().map(|own| own.packet_id).collect();
+        let again = self.inflight.iter().filter(|own| own.phase != Phase::Released);
+        self.again = again.map(|own| own.packet_id).collect();
         let behind = progress.positions.iter().enumerate();
         self.behind = behind.map(|(shard, from)| Behind::new(shard as u16, *from)).collect();
     }
@@ -177,6 +186,7 @@ impl Client {
             return None;
         }
         self.mark(packet_id, false);
+        self.again.retain(|own| *own != packet_id);
         self.changes += 1;
         let ended = self.inflight.remove(at);
         if self.inflight.is_empty() && self.inflight.capacity() > 64 {
@@ -190,11 +200,26 @@ impl Client {
         match self.inflight.iter_mut().find(|own| own.packet_id == packet_id) {
             Some(own) if own.phase != Phase::AtLeastOnce => {
                 own.phase = Phase::Released;
+                self.again.retain(|own| *own != packet_id);
                 self.changes += 1;
                 true
             }
             _ => false,
         }
+    }
+
+    /// Whether something that was in flight is still to be sent again.
+    pub fn has_again(&self) -> bool {
+        !self.again.is_empty()
+    }
+
+    /// What is to be sent again now: no more than the window allows [MQTT-3.3.4-9].
+    pub fn take_again(&mut self) -> Vec<Inflight> {
+        let sent = self.inflight.len() - self.again.len();
+        let count = usize::from(self.window).saturating_sub(sent).min(self.again.len());
+        self.asked_again = self.again.drain(..count).collect();
+        let asked = &self.asked_again;
+        self.inflight.iter().filter(|own| asked.contains(&own.packet_id)).cloned().collect()
     }
 
     /// The alias of a topic name, and whether the client knows it; a new one while it takes more.
@@ -245,7 +270,15 @@ impl Client {
         let at_most_once = everything.then_some(before);
         match self.behind.iter_mut().find(|own| own.shard == shard) {
             Some(own) => own.from_at_most_once = own.from_at_most_once.or(at_most_once),
-            None => self.behind.push(Behind { from_at_most_once: at_most_once, ..Behind::new(shard, before) }),
+            None => {
+                let paths = self.inflight.iter().rev().map_while(|own| match own.source {
+                    Source::Event { shard: of, position: at, path } => ((of, at) == (shard, position)).then_some(path),
+                    Source::Row { .. } => None,
+                });
+                let sent = paths.fold(0, |sent, path| sent | path_bit(path));
+                let partly = (sent != 0).then_some((position, sent));
+                self.behind.push(Behind { from_at_most_once: at_most_once, partly, ..Behind::new(shard, before) });
+            }
         }
         self.changes += 1;
     }
@@ -260,9 +293,25 @@ impl Client {
     }
 }
 
+/// In the set of an event's paths.
+fn path_bit(path: u8) -> u64 {
+    1 << (path % 64)
+}
+
 impl Behind {
+    /// Whether the client was sent an event under this path already.
+    pub fn was_sent(&self, position: Position, path: u8) -> bool {
+        self.partly.is_some_and(|(at, sent)| at == position && sent & path_bit(path) != 0)
+    }
+
+    /// The client was sent an event under this path.
+    pub fn note_sent(&mut self, position: Position, path: u8) {
+        let before = self.partly.filter(|(at, _)| *at == position).map_or(0, |(_, sent)| sent);
+        self.partly = Some((position, before | path_bit(path)));
+    }
+
     pub fn new(shard: u16, from: Position) -> Behind {
-        Behind { shard, from, from_at_most_once: None, hint: None, asked: false }
+        Behind { shard, from, from_at_most_once: None, partly: None, hint: None, asked: false }
     }
 }
 
@@ -271,7 +320,7 @@ mod tests {
     use super::*;
 
     fn event(seq: u64) -> Source {
-        Source::Event { shard: 0, position: Position { epoch: 1, seq } }
+        Source::Event { shard: 0, position: Position { epoch: 1, seq }, path: 0 }
     }
 
     #[test]

@@ -186,7 +186,7 @@ pub enum Control {
     /// Events are to be read from the log, for a client of the sender.
     Replay(ReplayRequest),
     /// A session has ended.
-    ForgetReceipts {
+    ForgetSession {
         session: u64,
     },
     Evict {

@@ -162,10 +162,10 @@ pub enum Origin<'a> {
 }
 
 impl Origin<'_> {
-    fn source(&self) -> Source {
+    fn source(&self, path: u8) -> Source {
         match *self {
             Origin::Event { shard, position } | Origin::Replayed { shard, position, .. } => {
-                Source::Event { shard, position }
+                Source::Event { shard, position, path }
             }
             Origin::Row { table, key } => Source::Row { table, key: key.into() },
             Origin::Again { .. } => unreachable!("it has its place"),
@@ -445,7 +445,7 @@ impl Outboxes {
                 let id = match origin {
                     Origin::Again { packet_id } => *packet_id,
                     _ if client.room() == 0 => return,
-                    origin => client.begin(phase, origin.shared(), origin.source()),
+                    origin => client.begin(phase, origin.shared(), origin.source(frame.kind.path)),
                 };
                 // What comes behind a message that is held waits with it: the order stays.
                 let holds = client.is_durable && (phase == Phase::ExactlyOnce || !client.held.is_empty());

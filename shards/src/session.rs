@@ -225,7 +225,9 @@ impl<'a> Values<'a> {
             Source::Row { table: TableId(self.uint()?.try_into().ok()?), key: self.bytes()?.into() }
         } else {
             let shard = self.uint()?.try_into().ok()?;
-            Source::Event { shard, position: Position { epoch: self.uint()?.try_into().ok()?, seq: self.uint()? } }
+            let position = Position { epoch: self.uint()?.try_into().ok()?, seq: self.uint()? };
+            let path = if count == 5 { 0 } else { self.uint()? as u8 };
+            Source::Event { shard, position, path }
         };
         Some(Inflight { packet_id, phase, shared: None, source })
     }
@@ -282,7 +284,7 @@ impl StoredSession {
         out.write_str("inflight");
         out.write_array(self.progress.inflight.len() as u32);
         for own in &self.progress.inflight {
-            out.write_array(if matches!(own.source, Source::Row { .. }) { 4 } else { 5 });
+            out.write_array(if matches!(own.source, Source::Row { .. }) { 4 } else { 6 });
             out.write_uint(own.packet_id.into());
             out.write_uint(match own.phase {
                 Phase::AtLeastOnce => 1,
@@ -294,10 +296,11 @@ impl StoredSession {
                     out.write_uint(table.0.into());
                     out.write_bytes(key);
                 }
-                Source::Event { shard, position } => {
+                Source::Event { shard, position, path } => {
                     out.write_uint((*shard).into());
                     out.write_uint(position.epoch.into());
                     out.write_uint(position.seq);
+                    out.write_uint((*path).into());
                 }
             }
         }
@@ -462,7 +465,7 @@ mod tests {
             let phase = [Phase::AtLeastOnce, Phase::ExactlyOnce, Phase::Released][phase as usize];
             let source = match row {
                 Some(key) => Source::Row { table: TableId(shard), key: key.into() },
-                None => Source::Event { shard, position },
+                None => Source::Event { shard, position, path: 1 },
             };
             Inflight { packet_id, phase, shared: None, source }
         }

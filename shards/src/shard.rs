@@ -3,9 +3,10 @@
 //! A shard is plain data behind one thread. The thread's loop (root crate, `shard_thread.rs`) does, each turn:
 //!
 //! 0. [`Shard::begin_turn`]: a bounded number of records that have expired go, compaction takes a step (`compaction.rs`);
-//! 1. hands received bytes to the protocol sessions, which call [`Shard::submit`], [`Shard::read`],
-//!    [`Shard::subscribe`], … here;
-//! 2. [`Shard::receive`]: takes a bounded number of messages from the rings, the control lane before the data lane;
+//! 1. [`Shard::receive`]: takes a bounded number of messages from the rings, control lanes before data lanes;
+//! 2. hands received bytes to the protocol sessions, which call [`Shard::submit`], [`Shard::read`],
+//!    [`Shard::subscribe`], … here. In this order: a client that was told of its subscription and publishes at another
+//!    shard finds the subscription's requests already answered there;
 //! 3. writes are applied (`write.rs`): validated, stamped, appended to the open batch, made into events;
 //! 4. events are fanned out (`delivery.rs`): to local subscribers, and once to each interested shard;
 //! 5. [`Shard::storage_request`]: if no flush is in flight, the open batch is flushed;
@@ -96,7 +97,8 @@ pub struct Shard {
     tables_are_missing: bool,
     compaction: Compaction,
     expiries: Expiries,
-    /// Events of tables that deliver what is committed, and what they made of their records.
+    /// Events that wait for the disk, because their table delivers what is committed or because such an event is before
+    /// them: a shard's events are delivered in the order of its log. And what they made of their records.
     held_back: VecDeque<(Event, Option<Entry>)>,
     clock: Clock,
     builder: Builder,
@@ -129,8 +131,6 @@ pub struct Shard {
     told: (Position, u64),
     /// Clients that are to be given events of this shard's log, and the shards they are connected to.
     replays: VecDeque<(u16, ReplayRequest)>,
-    /// Those that wait until what is held back has been delivered.
-    parked: Vec<(u16, ReplayRequest)>,
     /// By table: history up to here may have been dropped.
     pruned: Vec<Position>,
     pending: VecDeque<Pending>,
@@ -278,7 +278,6 @@ impl Shard {
             seen: vec![Position::default(); shards],
             told: (Position::default(), 0),
             replays: VecDeque::new(),
-            parked: Vec::new(),
             pruned: Vec::new(),
             pending: VecDeque::new(),
             deferred: VecDeque::new(),
@@ -378,6 +377,10 @@ impl Shard {
                 self.control(from, message);
                 left -= 1;
             }
+            more |= left == 0;
+        }
+        for from in 0..self.shards() as u16 {
+            let mut left = RING_MESSAGES_PER_TURN;
             while left > 0
                 && let Some(message) = self.links.receive_data(from)
             {
@@ -414,7 +417,10 @@ impl Shard {
                 self.send_data(from, Data::Chunk { scan, chunk, position });
             }
             Control::Credit { weight } => self.outstanding -= weight as usize,
-            Control::ForgetReceipts { session } => self.drop_receipts(session),
+            Control::ForgetSession { session } => {
+                self.drop_receipts(session);
+                self.forget_member(session);
+            }
             Control::Replay(request) => self.replays.push_back((from, request)),
             Control::Evict { connection } => self.completions.push_back(Completion::Evicted { connection }),
         }
@@ -477,7 +483,6 @@ impl Shard {
             }
         };
         self.release_held_back();
-        self.replays.extend(self.parked.drain(..));
         let durable = self.log.durable_seq();
         while self.pending.front().is_some_and(|pending| pending.seq <= durable) {
             let Some(pending) = self.pending.pop_front() else { break };

@@ -33,7 +33,7 @@ fn session(number: u64) -> StoredSession {
         packet_id,
         phase: Phase::AtLeastOnce,
         shared: None,
-        source: Source::Event { shard: 0, position },
+        source: Source::Event { shard: 0, position, path: 0 },
     };
     StoredSession {
         number,

@@ -9,6 +9,18 @@ pub enum Framing {
     WebSocket,
 }
 
+impl Framing {
+    /// What it adds to a packet of this length.
+    pub fn head_bytes(self, length: usize) -> usize {
+        match (self, length) {
+            (Framing::None, _) => 0,
+            (Framing::WebSocket, 0..=125) => 2,
+            (Framing::WebSocket, 126..=0xffff) => 4,
+            (Framing::WebSocket, _) => 10,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Opcode {

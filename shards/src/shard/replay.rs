@@ -49,14 +49,7 @@ impl Shard {
                     left = left.saturating_sub(events.len() + rows.len());
                     self.read_again(events, rows)
                 }
-                Wanted::After { from: after, .. } => {
-                    let reached = self.reached();
-                    if *after >= reached && reached < self.log.position() {
-                        self.parked.push((from, request)); // until what is held back has been delivered
-                        continue;
-                    }
-                    self.read_after(&request, &mut left)
-                }
+                Wanted::After { .. } => self.read_after(&request, &mut left),
             };
             self.send_data(from, Data::Replayed(Replayed { connection, answer }));
         }
@@ -118,10 +111,11 @@ impl Shard {
         let (reached, now_ms) = (self.reached(), self.now_ms());
         let count = count.min(SCAN_CHUNK_RECORDS);
         let (mut events, mut bytes, mut left_out) = (Vec::new(), 0, 0);
-        let (mut upto, mut place) = (from, hint);
+        let (mut upto, mut place, mut is_at_end) = (from, hint, false);
         let mut scratch = String::new();
         let end = self.log.events_after(from, hint, &mut |position, location, record| {
-            if position > reached || *left == 0 || events.len() >= count || bytes >= SCAN_CHUNK_BYTES {
+            is_at_end = position > reached;
+            if is_at_end || *left == 0 || events.len() >= count || bytes >= SCAN_CHUNK_BYTES {
                 return ControlFlow::Break(());
             }
             *left -= 1;
@@ -151,8 +145,9 @@ impl Shard {
             events.push(ReplayedEvent { event: self.event_of(record, position), is_newest });
             ControlFlow::Continue(())
         });
-        let is_live = end.is_continue() && reached == self.log.position();
-        if end.is_continue() {
+        // What is held back will be delivered as it happens.
+        let is_live = end.is_continue() || is_at_end;
+        if is_live {
             upto = upto.max(reached);
         }
         Answer::After { events, upto, hint: place, is_live, left_out }
@@ -176,6 +171,12 @@ impl Shard {
         let found = self.subscriptions.get(subscription.index as usize)?;
         let is_behind = self.outboxes.client_at(found.connection.index).is_some_and(|client| client.is_behind());
         found.since.clone().filter(|since| is_behind && since.iter().any(|since| *since != Position::default()))
+    }
+
+    /// Whether a subscription has been handed the current records.
+    pub fn is_live(&self, subscription: SubscriptionRef) -> bool {
+        let found = self.subscriptions.get(subscription.index as usize);
+        found.is_some_and(|found| matches!(found.state, State::Live | State::Shared { .. }))
     }
 
     /// Whether a subscription is not held up while it is handed the current records.
@@ -202,12 +203,13 @@ impl Shard {
     /// A connection has room again: whatever waited for it goes on.
     pub fn resume(&mut self, connection: ConnectionRef) {
         if let Some(client) = self.outboxes.client(connection) {
-            let (is_behind, has_refused) = (client.is_behind(), std::mem::take(&mut client.has_refused));
+            let (is_behind, has_again) = (client.is_behind(), client.has_again());
+            let has_refused = std::mem::take(&mut client.has_refused);
             if has_refused {
                 let own = client.subscriptions.clone();
                 own.into_iter().for_each(|index| self.tell_group(index, 0));
             }
-            if is_behind {
+            if is_behind || has_again {
                 self.catch_up(connection);
             }
         }
@@ -221,7 +223,7 @@ impl Shard {
         let mut oldest: Vec<Position> = vec![Position::default(); usize::from(shards)];
         client.behind().iter().for_each(|behind| oldest[usize::from(behind.shard)] = behind.from);
         for message in client.inflight() {
-            if let (Source::Event { shard, position }, true) = (&message.source, message.phase != Phase::Released)
+            if let (Source::Event { shard, position, .. }, true) = (&message.source, message.phase != Phase::Released)
                 && let Some(oldest) = oldest.get_mut(usize::from(*shard))
             {
                 *oldest = Position { seq: position.seq.saturating_sub(1), ..*position }.min(*oldest);
@@ -236,40 +238,54 @@ impl Shard {
 
     /// Sends what was in flight again, then what has happened since.
     pub fn resume_client(&mut self, connection: ConnectionRef) {
-        let shards = self.shards();
         let Some(client) = self.outboxes.client(connection) else { return };
         client.has_begun = true;
         if client.subscriptions.is_empty() && client.inflight().next().is_none() {
             client.behind().clear();
             return self.outboxes.update_behind(connection);
         }
+        self.catch_up(connection);
+    }
+
+    /// Asks for what is to be sent again, as far as there is room.
+    fn ask_again(&mut self, connection: ConnectionRef) {
+        let shards = self.shards();
+        let Some(client) = self.outboxes.client(connection) else { return };
         type Lists = (Vec<Position>, Vec<(TableId, Box<[u8]>)>);
         let mut lists: BTreeMap<u16, Lists> = BTreeMap::new();
-        for message in client.inflight().filter(|message| message.phase != Phase::Released) {
-            match &message.source {
-                Source::Event { shard, position } => {
-                    lists.entry(*shard).or_default().0.push(*position);
+        for message in client.take_again() {
+            match message.source {
+                Source::Event { shard, position, .. } => {
+                    lists.entry(shard).or_default().0.push(position);
                 }
                 Source::Row { table, key } => {
-                    lists.entry(owner(*table, key, shards)).or_default().1.push((*table, key.clone()));
+                    lists.entry(owner(table, &key, shards)).or_default().1.push((table, key));
                 }
             }
         }
         client.checks = lists.len() as u16;
-        if lists.is_empty() {
-            return self.catch_up(connection);
-        }
-        for (shard, (mut events, rows)) in lists {
+        for (shard, (mut events, mut rows)) in lists {
             events.sort_unstable();
+            events.dedup();
+            rows.sort_unstable();
+            rows.dedup();
             let wanted = Wanted::Again { events, rows };
             self.send_control(shard, Control::Replay(ReplayRequest { connection, targets: Arc::new([]), wanted }));
         }
     }
 
-    /// Asks for the next events of the shards that a client is behind on, if it has room.
+    /// Asks for what is to be sent again, then for the next events of the shards that a client is behind on, as far as
+    /// it has room.
     pub fn catch_up(&mut self, connection: ConnectionRef) {
         let Shard { outboxes, subscriptions, .. } = self;
-        if !outboxes.client(connection).is_some_and(|client| client.is_behind() && client.checks == 0) {
+        let Some(client) = outboxes.client(connection) else { return };
+        if client.checks > 0 {
+            return;
+        }
+        if client.has_again() {
+            return self.ask_again(connection);
+        }
+        if !client.is_behind() {
             return;
         }
         if outboxes.stall(connection, None) {
@@ -315,7 +331,7 @@ impl Shard {
             }
             Answer::Again { events, rows } => {
                 let sent: Vec<u16> =
-                    events.iter().chain(&rows).filter_map(|event| self.deliver_again(connection, event)).collect();
+                    events.iter().chain(&rows).flat_map(|event| self.deliver_again(connection, event)).collect();
                 let shards = self.shards();
                 let Some(client) = self.outboxes.client(connection) else { return };
                 let of_this = |message: &&Inflight| match &message.source {
@@ -325,7 +341,8 @@ impl Shard {
                 // What is no longer there, or no longer subscribed to, is not waited for.
                 let gone = client.inflight().filter(|message| message.phase != Phase::Released).filter(of_this);
                 let gone = gone.map(|message| (message.packet_id, message.phase));
-                let gone: Vec<_> = gone.filter(|(id, _)| !sent.contains(id) && client.again.contains(id)).collect();
+                let gone: Vec<_> =
+                    gone.filter(|(id, _)| !sent.contains(id) && client.asked_again.contains(id)).collect();
                 for (packet_id, phase) in gone {
                     if phase == Phase::ExactlyOnce {
                         // The client may have it: its identifier is free when it says so.
@@ -411,35 +428,50 @@ impl Shard {
                 merge(&mut merged, subscription.subscriber(*index, number), subscription, event);
             }
         }
-        if merged.iter().filter(|own| own.kind.qos() > 0).count() > client.room() {
-            return false;
-        }
-        outboxes.counters[Counter::MessagesDropped] += dropped;
         for own in &merged {
+            if own.kind.qos() > 0 {
+                let Some(client) = outboxes.client(connection) else { return true };
+                if client
+                    .behind()
+                    .iter()
+                    .any(|behind| behind.shard == event.shard && behind.was_sent(event.position, own.kind.path))
+                {
+                    continue;
+                }
+                if client.room() == 0 {
+                    return false;
+                }
+                if merged.len() > 1
+                    && let Some(behind) = client.behind().iter_mut().find(|behind| behind.shard == event.shard)
+                {
+                    behind.note_sent(event.position, own.kind.path);
+                }
+            }
             let context = context(definition, table.codec, text, event, seen, *now_us / 1000, &own.identifiers);
             if let Some(frame) = frames.own(own.kind, |out| encoder.encode(own.kind, &context, out)) {
                 let origin = Origin::Replayed { shard: event.shard, position: event.position, shared: None };
                 outboxes.push(connection.index, frame, &origin);
             }
         }
+        outboxes.counters[Counter::MessagesDropped] += dropped;
         true
     }
 
-    /// Sends a message that is in flight once more, under its packet identifier.
-    fn deliver_again(&mut self, connection: ConnectionRef, event: &Event) -> Option<u16> {
+    /// Sends what is in flight of an event once more, each message under its packet identifier; gives those.
+    fn deliver_again(&mut self, connection: ConnectionRef, event: &Event) -> Vec<u16> {
         let Shard { tables, subscriptions, outboxes, encoder, frames, key_text, seen, now_us, .. } = self;
-        let client = outboxes.client(connection)?;
+        let Some(client) = outboxes.client(connection) else { return Vec::new() };
+        let table = &tables[usize::from(event.table.0)];
+        let Some(definition) = table.definition.as_deref() else { return Vec::new() };
         let is_source = |message: &&Inflight| match &message.source {
-            Source::Event { shard, position } => (*shard, *position) == (event.shard, event.position),
+            Source::Event { shard, position, .. } => (*shard, *position) == (event.shard, event.position),
             Source::Row { table, key } => {
                 event.position == Position::default() && (*table, &**key) == (event.table, event.body.key())
             }
         };
-        let message = client.inflight().find(is_source).cloned()?;
-        let is_row = matches!(message.source, Source::Row { .. });
-        let qos = if message.phase == Phase::AtLeastOnce { 1 } else { 2 };
-        let table = &tables[usize::from(event.table.0)];
-        let definition = table.definition.as_deref()?;
+        let is_asked = |message: &&Inflight| client.asked_again.contains(&message.packet_id);
+        let unreleased = client.inflight().filter(|message| message.phase != Phase::Released);
+        let messages: Vec<Inflight> = unreleased.filter(is_source).filter(is_asked).cloned().collect();
         let text = table.codec.text(event.body.key(), key_text);
         let mut merged: Vec<Merged> = Vec::new();
         for index in &client.subscriptions {
@@ -450,24 +482,29 @@ impl Shard {
                 }
             }
         }
-        // Where nothing matches any more the client still has to end what it began [MQTT-3.10.4-3].
-        let path = definition.exports.iter().position(|export| export.mqtt)? as u8;
-        let own = merged.pop().unwrap_or_else(|| Merged {
-            connection: connection.index,
-            kind: FrameKind { encoding: client.encoding, path, flags: 0 },
-            identifiers: Vec::new(),
-        });
-        let mut kind = own.kind.with_qos(qos).with(FrameKind::DUPLICATE);
-        if is_row {
-            kind = kind.with(FrameKind::RETAIN);
-        }
-        let context = context(definition, table.codec, text, event, seen, *now_us / 1000, &own.identifiers);
-        if let Some(frame) = frames.own(kind, |out| encoder.encode(kind, &context, out)) {
-            if !outboxes.takes(connection, frame.bytes.len()) {
-                return None;
+        let encoding = client.encoding;
+        let mut sent = Vec::new();
+        for Inflight { packet_id, phase, source, .. } in messages {
+            let (flags, path) = match source {
+                Source::Event { path, .. } => (FrameKind::DUPLICATE, Some(path)),
+                Source::Row { .. } => (FrameKind::DUPLICATE | FrameKind::RETAIN, None),
+            };
+            let same = merged.iter().find(|own| path.is_none_or(|path| own.kind.path == path));
+            // Where nothing matches any more the client still has to end what it began [MQTT-3.10.4-3].
+            let other = definition.exports.iter().position(|export| export.mqtt).unwrap_or_default() as u8;
+            let kind = FrameKind { encoding, path: path.unwrap_or(other), flags: 0 };
+            let qos = if phase == Phase::AtLeastOnce { 1 } else { 2 };
+            let kind = same.map_or(kind, |own| own.kind).with_qos(qos).with(flags);
+            let identifiers = same.map_or(&[][..], |own| &own.identifiers);
+            let context = context(definition, table.codec, text, event, seen, *now_us / 1000, identifiers);
+            if let Some(frame) = frames.own(kind, |out| encoder.encode(kind, &context, out)) {
+                if !outboxes.takes(connection, frame.bytes.len()) {
+                    continue;
+                }
+                outboxes.push(connection.index, frame, &Origin::Again { packet_id });
             }
-            outboxes.push(connection.index, frame, &Origin::Again { packet_id: message.packet_id });
+            sent.push(packet_id);
         }
-        Some(message.packet_id)
+        sent
     }
 }

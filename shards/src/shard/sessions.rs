@@ -37,7 +37,7 @@ impl Shard {
     /// Nothing is kept of a session any more.
     pub fn discard_session(&mut self, client_id: &str, number: u64) {
         self.write_session(Operation::Delete, Body::new(client_id.as_bytes(), &[]), None, None);
-        self.forget_receipts(number);
+        self.forget_session(number);
     }
 
     fn write_session(
@@ -62,9 +62,10 @@ impl Shard {
         self.send_data(shard, Data::Write(write));
     }
 
-    fn forget_receipts(&mut self, session: u64) {
+    /// A session has ended: its receipts and its places in groups go.
+    pub(super) fn forget_session(&mut self, session: u64) {
         for shard in 0..self.shards() as u16 {
-            self.send_control(shard, Control::ForgetReceipts { session });
+            self.send_control(shard, Control::ForgetSession { session });
         }
     }
 

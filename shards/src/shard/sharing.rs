@@ -52,7 +52,7 @@ struct Group {
     /// Those have been asked for.
     rereads: bool,
     /// Sessions of members that are offline: what happens meanwhile is for them.
-    offline: usize,
+    offline: Vec<u64>,
 }
 
 impl Group {
@@ -77,6 +77,8 @@ pub enum Sharing {
         targets: Arc<[Target]>,
         connection: ConnectionRef,
         subscription: SubscriptionRef,
+        /// Of the member.
+        session: u64,
         qos: u8,
         /// How far the member's session had come, if it is taken up again.
         from: Option<Vec<Position>>,
@@ -91,8 +93,8 @@ pub enum Sharing {
         subscription: SubscriptionRef,
         connection: ConnectionRef,
         returned: Vec<(u16, Position)>,
-        /// The member's session goes on.
-        stays: bool,
+        /// The member's session, if that goes on.
+        stays: Option<u64>,
     },
     /// For this member.
     Event {
@@ -132,11 +134,13 @@ impl Shard {
         let (connection, qos) = (request.connection, request.qos);
         let (subscription, targets) = self.insert_subscription(request, State::Shared { home, group: 0 });
         self.shared_subscriptions += 1;
+        let mut session = 0;
         if let Some(client) = self.outboxes.client(connection) {
             client.subscriptions.push(subscription.index);
+            session = client.session;
         }
         let name = name.into();
-        let join = Sharing::Join { name, targets, connection, subscription, qos, from };
+        let join = Sharing::Join { name, targets, connection, subscription, session, qos, from };
         self.send_data(home, Data::Sharing(join));
         subscription
     }
@@ -147,9 +151,9 @@ impl Shard {
         let (State::Shared { home, group }, connection) = (&found.state, found.connection) else { return };
         let (home, group) = (*home, *group);
         let mut returned = Vec::new();
-        let mut stays = false;
+        let mut stays = None;
         if let Some(client) = self.outboxes.client(connection) {
-            stays = ends && client.is_durable;
+            stays = (ends && client.is_durable).then_some(client.session);
             if !ends {
                 client.unshare(subscription.index);
             }
@@ -158,7 +162,7 @@ impl Shard {
                 let own: Vec<_> = own.filter(|own| own.phase == Phase::AtLeastOnce).cloned().collect();
                 for message in own {
                     client.end(message.packet_id, |_| true);
-                    if let Source::Event { shard, position } = message.source {
+                    if let Source::Event { shard, position, .. } = message.source {
                         returned.push((shard, position));
                     }
                 }
@@ -226,12 +230,12 @@ impl Shard {
 
     pub(super) fn sharing(&mut self, from: u16, message: Sharing) {
         match message {
-            Sharing::Join { name, targets, connection, subscription, qos, from: positions } => {
+            Sharing::Join { name, targets, connection, subscription, session, qos, from: positions } => {
                 let number = self.group_of(name, targets, positions);
                 let Some(group) = self.groups.groups.get_mut(&number) else { return };
                 let member = Member { connection, subscription, qos, outstanding: 0, is_full: false };
                 group.members.push(member);
-                group.offline = group.offline.saturating_sub(1);
+                group.offline.retain(|offline| *offline != session);
                 if group.is_ready {
                     self.send_data(from, Data::Sharing(Sharing::Joined { connection, subscription, group: number }));
                     self.feed_group(number);
@@ -240,7 +244,7 @@ impl Shard {
             Sharing::Joined { connection, subscription, group: number } => {
                 let Some(found) = self.subscription_mut(subscription) else {
                     // It has gone before it knew its group.
-                    let (returned, stays) = (Vec::new(), false);
+                    let (returned, stays) = (Vec::new(), None);
                     let leave = Sharing::Leave { group: number, subscription, connection, returned, stays };
                     return self.send_data(from, Data::Sharing(leave));
                 };
@@ -253,8 +257,8 @@ impl Shard {
                 let Some(group) = self.groups.groups.get_mut(&number) else { return };
                 group.members.retain(|own| (own.subscription, own.connection) != (subscription, connection));
                 group.returned.extend(returned);
-                group.offline += usize::from(stays);
-                if group.members.is_empty() && group.offline == 0 {
+                group.offline.extend(stays);
+                if group.members.is_empty() && group.offline.is_empty() {
                     return self.drop_group(number);
                 }
                 self.feed_group(number);
@@ -314,7 +318,7 @@ impl Shard {
             behind,
             returned: VecDeque::new(),
             rereads: false,
-            offline: 0,
+            offline: Vec::new(),
         };
         self.groups.groups.insert(number, group);
         self.groups.numbers.insert(name, number);
@@ -337,6 +341,19 @@ impl Shard {
             self.send_data(connection.shard, Data::Sharing(joined));
         }
         self.feed_group(number);
+    }
+
+    /// A session has ended: nothing is kept for it any more.
+    pub(super) fn forget_member(&mut self, session: u64) {
+        let mut dropped = Vec::new();
+        for (number, group) in &mut self.groups.groups {
+            let before = group.offline.len();
+            group.offline.retain(|offline| *offline != session);
+            if group.offline.len() < before && group.offline.is_empty() && group.members.is_empty() {
+                dropped.push(*number);
+            }
+        }
+        dropped.into_iter().for_each(|number| self.drop_group(number));
     }
 
     fn drop_group(&mut self, number: u32) {

@@ -10,7 +10,7 @@ use crate::log::format::{Record, RecordHead, RecordKind};
 use crate::log::{Room, Unreadable};
 use crate::scan::owner;
 use crate::schema::{Deliver, Durability, Role, TableDef, TableId};
-use crate::session::{Receipt, receipt_key};
+use crate::session::{Receipt, StoredSession, receipt_key};
 use crate::table::Entry;
 use crate::validate::{Mode, Subject};
 use bytes::Bytes;
@@ -192,7 +192,8 @@ impl Shard {
         let body = Body::with_properties(key, write.body.properties(), document);
         let entry =
             Entry { location: placed.location, version, bytes: placed.bytes, expires: placed.expires_ms.is_some() };
-        let holds_back = definition.deliver == Deliver::Committed;
+        let waits_for_another = definition.deliver == Deliver::Applied && !self.held_back.is_empty();
+        let holds_back = definition.deliver == Deliver::Committed || waits_for_another;
         // A message changes nothing that readers see.
         if holds_back && kind != EventKind::Message {
             table.hold_back(key, table.get(key));
@@ -228,7 +229,7 @@ impl Shard {
         let existed = previous.is_some();
         let outcome = Outcome::Written { version, position, existed, durability: definition.durability };
         match (definition.durability, write.token) {
-            (Durability::Disk, Some(token)) => {
+            (durability, Some(token)) if durability == Durability::Disk || waits_for_another => {
                 self.pending.push_back(Pending { seq: position.seq, from, token, outcome, weight: write.weight() });
             }
             _ => self.answer(from, write, outcome),
@@ -282,6 +283,10 @@ impl Shard {
                 table.remove(&key);
                 if self.system.sessions == Some(id) {
                     self.outboxes.counters[Counter::SessionsExpired] += 1;
+                    let document = self.log.read(entry.location).map(|record| StoredSession::decode(record.document));
+                    if let Ok(Some(session)) = document {
+                        self.forget_session(session.number);
+                    }
                 }
                 self.log.release(entry.location.segment, id, entry.bytes.into());
             }

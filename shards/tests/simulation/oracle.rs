@@ -487,6 +487,8 @@ pub struct Shown {
     pub is_row: bool,
     /// What was on the owner's disk by then.
     pub synced: u64,
+    /// When it was shown: what had expired by then is no row, though the event was made earlier.
+    pub now_ms: u64,
 }
 
 impl Subscriber {
@@ -511,7 +513,7 @@ impl Subscriber {
             Some(before) => event.previous == Some(before),
             // Had the record existed, it had been a row.
             None if !shown.is_row && !is_message => {
-                previous.is_none_or(|event| event.kind == RecordKind::Delete || event.is_expired(shown.version / 1000))
+                previous.is_none_or(|event| event.kind == RecordKind::Delete || event.is_expired(shown.now_ms))
             }
             None => true,
         };

@@ -97,6 +97,7 @@ fn decode_frames(mut bytes: &[u8]) -> Vec<Shown> {
             version: u64::from_le_bytes(head[4..12].try_into().expect("eight bytes")),
             document_checksum: u32::from_le_bytes(head[12..16].try_into().expect("four bytes")),
             synced: 0,
+            now_ms: 0,
         });
         bytes = rest;
     }
@@ -606,6 +607,7 @@ impl World {
             for mut shown in frames {
                 let owner = usize::from(owner(TableId(shown.table as u16), &shown.key, self.nodes.len()));
                 shown.synced = self.nodes[owner].synced;
+                shown.now_ms = self.now_us / 1000;
                 self.nodes[owner].heard.push_back(Heard::Frame { subscriber, shown });
             }
         }

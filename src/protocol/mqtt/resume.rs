@@ -60,7 +60,7 @@ impl MqttSession {
             return self.begin(context, false);
         };
         self.saves.is_stored = true;
-        let mut client = self.client(context, window, alias_maximum);
+        let mut client = self.client(context, stored.number, window, alias_maximum);
         client.resume(&stored.progress);
         context.shard.outboxes.attach(context.connection, client);
         let filters = stored.subscriptions.iter().filter_map(|own| targets_of(context, &own.filter).ok());
@@ -73,8 +73,9 @@ impl MqttSession {
     }
 
     /// What the engine keeps of this client.
-    fn client(&self, context: &Context<'_>, window: u16, alias_maximum: u16) -> Client {
+    fn client(&self, context: &Context<'_>, session: u64, window: u16, alias_maximum: u16) -> Client {
         let mut client = Client::new(window, self.is_kept());
+        client.session = session;
         client.encoding = self.encoding(context, self.outgoing);
         client.alias_maximum = alias_maximum;
         client
@@ -113,7 +114,7 @@ impl MqttSession {
         let Some(joining) = self.joining.take() else { return Flow::Continue };
         if !session_present {
             self.number = uuid::Uuid::new_v4().as_u64_pair().0 | 1;
-            let client = self.client(context, joining.window, joining.alias_maximum);
+            let client = self.client(context, self.number, joining.window, joining.alias_maximum);
             context.shard.outboxes.attach(context.connection, client);
         }
         let accepted = ConnAck {

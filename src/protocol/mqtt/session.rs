@@ -13,7 +13,6 @@ use super::packet::{
 use super::resume::{Joining, Saves};
 use super::subscribe::{Own, Replying};
 use crate::protocol::format::Format;
-use crate::protocol::framing::Framing;
 use crate::protocol::{Context, Credentials, Flow, Session, explain};
 use shards::client::Phase;
 use shards::command::{Completion, Outcome, Refusal};
@@ -248,8 +247,7 @@ impl MqttSession {
         };
         self.asked_expiry = self.is_durable();
         if self.packet_bytes_max != usize::MAX {
-            let head = if context.framing == Framing::WebSocket { 10 } else { 0 };
-            let bytes = self.packet_bytes_max.saturating_add(head);
+            let bytes = self.packet_bytes_max.saturating_add(context.framing.head_bytes(self.packet_bytes_max));
             context.shard.outboxes.set_frame_bytes_max(context.connection, bytes);
         }
         if let Some(will) = &connect.will {

@@ -88,7 +88,7 @@ impl MqttSession {
         let is_v5 = self.is_v5();
         let snapshot = match filter.retain_handling {
             0 => true,
-            1 => existing.is_none(),
+            1 => existing.is_none_or(|existing| !context.shard.is_live(existing)), // what it had not been given yet
             _ => false,
         };
         let mut own = Own {
