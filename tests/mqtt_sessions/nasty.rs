@@ -2,7 +2,8 @@
 //! sessions, a window that never opens.
 
 use crate::client::{Client, Gone};
-use crate::common::PATIENCE;
+use crate::common::server::write_app;
+use crate::common::{Options, PATIENCE, Server};
 use crate::rig::{own, unique};
 use crate::wire::{Connect, Packet, Publish, Value, ack, id};
 use std::collections::{HashSet, VecDeque};
@@ -324,5 +325,103 @@ fn a_long_queue_in_many_parts() {
         }
         assert!(parts > 5);
         Client::lasting(addr, level, &name, true).quiet();
+    }
+}
+
+/// A client comes back with a smaller receive maximum than what it has in flight: that is sent again, in order, no more
+/// at a time than it takes now [MQTT-3.3.4-9].
+#[test]
+fn a_smaller_window_after_the_break() {
+    let server = own(2);
+    let addr = server.mqtt();
+    for qos in [1, 2] {
+        let name = unique("smaller");
+        let topic = unique("smaller");
+        let mut client = Client::lasting(addr, 5, &name, false);
+        client.subscribe(&topic, qos);
+        let mut publisher = Client::clean(addr, 5, "publisher");
+        (0..20).for_each(|n| publisher.publish(&Publish::new(&topic, n.to_string()).qos(qos)));
+        (0..15).for_each(|n| assert_eq!(client.message().text(), n.to_string()));
+        client.cut();
+        let connect = Connect::lasting(5, &name).with(id::RECEIVE_MAXIMUM, Value::Two(4));
+        let mut client = Client::open(addr, &connect);
+        assert!(client.connack.present);
+        let mut open = VecDeque::new();
+        for n in 0..20 {
+            if open.len() == 4 {
+                client.quiet();
+                client.acknowledge(&open.pop_front().expect("four are open"));
+            }
+            let seen = client.message();
+            assert_eq!(seen.text(), n.to_string());
+            open.push_back(seen);
+        }
+        open.iter().for_each(|seen| client.acknowledge(seen));
+        client.quiet();
+    }
+}
+
+/// One table under two paths, a client that has subscribed to both and takes one message at a time: each event comes
+/// once under each path.
+#[test]
+fn two_paths_and_a_window_of_one() {
+    let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("two-paths-app");
+    write_app(&folder, "type T @table @export(name: \"a\") { id: ID @primaryKey }");
+    let config = "graphqlSchema:\n  files: '*.graphql'\njsResource:\n  files: resources.js\nrest: true\n";
+    std::fs::write(folder.join("config.yaml"), config).expect("write config.yaml");
+    std::fs::write(folder.join("resources.js"), "export const b = tables.T;\n").expect("write resources.js");
+    let server = Server::start(Options { app: Some(folder), ..Options::default() });
+    let addr = server.mqtt();
+    for qos in [1, 2] {
+        let name = unique("both");
+        let connect = Connect::lasting(5, &name).with(id::RECEIVE_MAXIMUM, Value::Two(1));
+        let mut client = Client::open(addr, &connect);
+        client.subscribe("a/#", qos);
+        client.subscribe("b/#", qos);
+        let mut publisher = Client::clean(addr, 5, "publisher");
+        (0..10).for_each(|n| publisher.publish(&Publish::new("a/x", n.to_string()).qos(qos)));
+        let mut seen = Vec::new();
+        for n in 0..20 {
+            if n == 7 {
+                client.ping();
+                client.cut();
+                client = Client::open(addr, &connect);
+            }
+            let publish = client.take();
+            seen.push((publish.text(), publish.topic));
+        }
+        client.quiet();
+        let wanted = |path: &str| (0..10).map(|n: usize| (n.to_string(), format!("{path}/x"))).collect::<Vec<_>>();
+        for path in ["a", "b"] {
+            let own: Vec<_> = seen.iter().filter(|(_, topic)| topic.starts_with(path)).cloned().collect();
+            assert_eq!(own, wanted(path));
+        }
+    }
+}
+
+/// A subscription that is made again before its retained messages have come: none of them is missing, whatever the
+/// retain handling (but 2).
+#[test]
+fn subscribed_again_in_the_middle() {
+    const COUNT: usize = 3000;
+    let server = own(2);
+    let addr = server.mqtt();
+    let mut publisher = Client::clean(addr, 5, "publisher");
+    for n in 0..COUNT {
+        publisher.start(&Publish::new(&format!("again/{n}"), "state").qos(1).retain());
+        if n % 500 == 499 {
+            (0..500).for_each(|_| assert!(matches!(publisher.next(), Packet::PubAck(_))));
+        }
+    }
+    for handling in [0, 1] {
+        let connect = Connect::clean(5, "again").with(id::RECEIVE_MAXIMUM, Value::Two(10));
+        let mut client = Client::open(addr, &connect);
+        let mut topics = HashSet::new();
+        client.subscribe("again/#", 1 | handling << 4);
+        (0..25).for_each(|_| assert!(topics.insert(client.take().topic)));
+        client.subscribe("again/#", 1 | handling << 4);
+        while topics.len() < COUNT {
+            topics.insert(client.take().topic);
+        }
     }
 }
