@@ -3,6 +3,7 @@
 use crate::clock::Version;
 use crate::event::{Body, Event, Terms};
 use crate::log::Position;
+use crate::query::plan::Plan;
 use crate::replay::{ReplayRequest, Replayed};
 use crate::scan::{Chunk, ScanRef};
 use crate::schema::{Durability, TableId};
@@ -12,6 +13,7 @@ use crate::subscription::SubscriptionRef;
 use crate::topic::KeyFilter;
 use crate::validate::Violation;
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// A connection, anywhere in this process. The generation tells it from earlier ones with the same index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -172,11 +174,12 @@ pub enum Control {
         table: TableId,
         filter: KeyFilter,
     },
-    /// The next records after a key.
+    /// The next records behind a place.
     Scan {
         scan: ScanRef,
         table: TableId,
         filter: KeyFilter,
+        plan: Option<Arc<Plan>>,
         after: Option<Box<[u8]>>,
     },
     /// Commands of this weight without a waiting client were carried out.

@@ -134,6 +134,10 @@ pub const LANE_BACKLOG_MAX: usize = 16 << 10;
 pub const SCAN_CHUNK_BYTES: usize = 64 << 10;
 /// Records of one chunk of a scan.
 pub const SCAN_CHUNK_RECORDS: usize = 512;
+/// Records that a query looks at for one chunk, wanted or not: about a millisecond.
+pub const SCAN_LOOKED_AT: usize = 2048;
+/// Records that are put into the indexes in one turn after a start.
+pub const INDEXED_PER_TURN: usize = 512;
 
 /// Body of one batch: bounds the time of one write and flush.
 pub const BATCH_BYTES_MAX: usize = 2 << 20;

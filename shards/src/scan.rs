@@ -10,6 +10,7 @@
 use crate::clock::Version;
 use crate::event::{Body, Event, EventKind, Terms};
 use crate::limits::SCAN_CHUNK_RECORDS;
+use crate::query::plan::Plan;
 use crate::topic::{KeyFilter, Target};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,13 +28,21 @@ pub struct Row {
     pub version: Version,
     pub terms: Terms,
     pub body: Body,
+    /// Its place, where rows do not come in the order of their keys.
+    pub place: Option<Box<[u8]>>,
+}
+
+impl Row {
+    fn place(&self) -> &[u8] {
+        self.place.as_deref().unwrap_or(self.body.key())
+    }
 }
 
 /// What an owner gives in one go.
 #[derive(Debug, Default)]
 pub struct Chunk {
     pub rows: Vec<Row>,
-    /// Every record up to this key has been looked at.
+    /// Every record up to this place has been looked at.
     pub upto: Option<Box<[u8]>>,
     /// There are no more.
     pub done: bool,
@@ -78,6 +87,8 @@ pub struct Scan {
     sources: Vec<Source>,
     cursor: Option<Box<[u8]>>,
     is_damaged: bool,
+    /// Which rows, and in which order; all in the order of their keys if there is none.
+    plan: Option<Arc<Plan>>,
 }
 
 /// The shard that owns a key: FNV-1a over table and key, spread over the shards. Part of the data format.
@@ -94,9 +105,9 @@ pub fn owner(table: crate::schema::TableId, key: &[u8], shards: usize) -> u16 {
 }
 
 impl Scan {
-    pub fn new(targets: Arc<[Target]>, shards: usize) -> Scan {
-        let mut scan =
-            Scan { targets, at: 0, shards: shards as u16, sources: Vec::new(), cursor: None, is_damaged: false };
+    pub fn new(targets: Arc<[Target]>, plan: Option<Arc<Plan>>, shards: usize) -> Scan {
+        let (shards, sources) = (shards as u16, Vec::new());
+        let mut scan = Scan { targets, at: 0, shards, sources, cursor: None, is_damaged: false, plan };
         scan.enter_target();
         scan
     }
@@ -125,13 +136,12 @@ impl Scan {
             if !self.can_step() {
                 return Step::Wait;
             }
-            let least = (0..self.sources.len())
-                .filter_map(|index| Some((self.sources[index].rows.front()?.body.key(), index)))
-                .min()
-                .map(|(_, index)| index);
-            match least.and_then(|index| self.sources[index].rows.pop_front()) {
+            let heads =
+                (0..self.sources.len()).filter_map(|index| Some((self.sources[index].rows.front()?.place(), index)));
+            let next = if self.is_descending() { heads.max() } else { heads.min() };
+            match next.map(|(_, index)| index).and_then(|index| self.sources[index].rows.pop_front()) {
                 Some(row) => {
-                    self.cursor = Some(row.body.key().into());
+                    self.cursor = Some(row.place().into());
                     return Step::Row { target: self.at, row };
                 }
                 None => {
@@ -158,14 +168,19 @@ impl Scan {
     }
 
     /// Calls `ask` with the owners to be asked now: shard, target, and the key after which to go on.
-    pub fn requests(&mut self, mut ask: impl FnMut(u16, &Target, Option<Box<[u8]>>)) {
+    pub fn requests(&mut self, mut ask: impl FnMut(u16, &Target, Option<&Arc<Plan>>, Option<Box<[u8]>>)) {
         let Some(target) = self.targets.get(self.at) else { return };
+        let plan = self.plan.as_ref();
         for source in &mut self.sources {
             if !source.done && !source.asked && source.rows.is_empty() {
                 source.asked = true;
-                ask(source.shard, target, source.upto.clone());
+                ask(source.shard, target, plan, source.upto.clone());
             }
         }
+    }
+
+    fn is_descending(&self) -> bool {
+        self.plan.as_ref().is_some_and(|plan| plan.descending)
     }
 
     /// An owner has answered.
@@ -195,7 +210,7 @@ impl Scan {
         };
         if source.done || source.upto.as_deref().is_some_and(|upto| key <= upto) {
             let place = source.rows.binary_search_by(|row| row.body.key().cmp(key));
-            let row = Row { version: event.version, terms: event.terms, body: event.body.clone() };
+            let row = Row { version: event.version, terms: event.terms, body: event.body.clone(), place: None };
             match (place, event.kind) {
                 (Ok(at), EventKind::Delete) => {
                     source.rows.remove(at);

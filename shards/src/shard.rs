@@ -34,6 +34,8 @@ use crate::log::recover::{self, Place, Recovery, RecoveryError};
 use crate::log::{Location, Log, Position, Unreadable, index};
 use crate::outbox::{Frames, Outboxes};
 use crate::progress::Progress;
+use crate::query::Query;
+use crate::query::plan::Plan;
 use crate::replay::ReplayRequest;
 use crate::scan::{Scan, ScanRef};
 use crate::schema::{TableDef, TableId};
@@ -108,6 +110,10 @@ pub struct Shard {
     pub outboxes: Outboxes,
     subscriptions: Slab<Subscription>,
     scans: Slab<OpenScan>,
+    /// Scans whose index is being made, and the shards that ask.
+    waiting_scans: Vec<(u16, Control)>,
+    /// Scans of this shard that have looked at much and found nothing: they go on in the next turn.
+    barren_scans: Vec<ScanRef>,
     /// Told apart, slots of `subscriptions` and `scans` can be used again.
     generations: u32,
     /// The tables that are the server's own, where it has them.
@@ -116,6 +122,8 @@ pub struct Shard {
     /// After a start: the session that was looked at last, and whether it was the last one.
     adopted_upto: Box<[u8]>,
     sessions_are_adopted: bool,
+    /// After a start: all records are in the indexes of their tables.
+    indexes_are_built: bool,
     /// Those that are sent after a delay.
     wills: Wills,
     /// Groups of shared subscriptions that live here.
@@ -264,11 +272,14 @@ impl Shard {
             outboxes: Outboxes::new(parts.index, parts.limits.outbox_bytes_max),
             subscriptions: Slab::new(),
             scans: Slab::new(),
+            waiting_scans: Vec::new(),
+            barren_scans: Vec::new(),
             generations: 0,
             system,
             sessions: Sessions::default(),
             adopted_upto: Box::default(),
             sessions_are_adopted: system.sessions.is_none(),
+            indexes_are_built: false,
             wills: Wills::default(),
             groups: Groups::default(),
             shared_subscriptions: 0,
@@ -363,6 +374,8 @@ impl Shard {
         self.adopt_sessions();
         self.send_wills();
         self.compact();
+        self.build_indexes();
+        self.serve_scans();
         self.serve_replays();
     }
 
@@ -411,8 +424,11 @@ impl Shard {
                 *shards &= !(1 << from);
                 *shards == 0
             }),
-            Control::Scan { scan, table, filter, after } => {
-                let chunk = self.chunk(table, &filter, after.as_deref());
+            Control::Scan { table, ref plan, .. } if !self.table(table).can_carry_out(plan.as_deref()) => {
+                self.waiting_scans.push((from, message));
+            }
+            Control::Scan { scan, table, filter, plan, after } => {
+                let chunk = self.chunk(table, &filter, plan.as_deref(), after.as_deref());
                 let position = self.reached();
                 self.send_data(from, Data::Chunk { scan, chunk, position });
             }
@@ -556,6 +572,8 @@ impl Shard {
             && !(put_off && self.log.has_spare())
             && !self.compacts()
             && self.replays.is_empty()
+            && self.barren_scans.is_empty()
+            && self.indexes_are_built
             && self.sessions_are_adopted
     }
 
@@ -593,16 +611,26 @@ impl Shard {
         self.deliver(&event);
     }
 
+    /// How a query of a table is best carried out.
+    pub fn plan(&self, table: TableId, query: Arc<Query>) -> Option<Plan> {
+        self.table(table).plan(query)
+    }
+
     /// Opens a scan for a reader; [`Completion::ScanReady`] says when to call [`Shard::scan_step`].
-    pub fn scan(&mut self, token: Token, target: crate::topic::Target) -> ScanRef {
-        let scan = self.open_scan(ScanOwner::Reader(token), Arc::new([target]));
+    pub fn scan(&mut self, token: Token, target: crate::topic::Target, plan: Option<Arc<Plan>>) -> ScanRef {
+        let scan = self.open_scan(ScanOwner::Reader(token), Arc::new([target]), plan);
         self.pump(scan);
         scan
     }
 
-    fn open_scan(&mut self, owner: ScanOwner, targets: Arc<[crate::topic::Target]>) -> ScanRef {
+    fn open_scan(
+        &mut self,
+        owner: ScanOwner,
+        targets: Arc<[crate::topic::Target]>,
+        plan: Option<Arc<Plan>>,
+    ) -> ScanRef {
         let generation = self.next_generation();
-        let scan = Scan::new(targets, self.shards());
+        let scan = Scan::new(targets, plan, self.shards());
         let index = self.scans.insert(OpenScan { generation, owner, scan }) as u32;
         ScanRef { index, generation }
     }

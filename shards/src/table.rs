@@ -4,9 +4,12 @@
 use crate::clock::Version;
 use crate::document;
 use crate::event::{Body, Terms};
+use crate::index::{Index, Indexes, Range};
 use crate::key::{KeyCodec, decode_integer};
-use crate::limits::{SCAN_CHUNK_BYTES, SCAN_CHUNK_RECORDS};
+use crate::limits::{SCAN_CHUNK_BYTES, SCAN_CHUNK_RECORDS, SCAN_LOOKED_AT};
 use crate::log::{Location, Log};
+use crate::query::plan::{Known, Order, Plan};
+use crate::query::{Condition, Query, Scratch, order, values};
 use crate::scan::{Chunk, Row};
 use crate::schema::TableDef;
 use crate::subscription::Subscribers;
@@ -44,7 +47,8 @@ pub struct Table {
     pub definition: Option<Arc<TableDef>>,
     pub codec: KeyCodec,
     index: BTreeMap<Box<[u8]>, Entry>,
-    /// Only of tables that deliver what is committed.
+    indexes: Indexes,
+    /// Only while something is held back until it is on disk.
     uncommitted: BTreeMap<Box<[u8]>, Uncommitted>,
     pub(crate) subscribers: Tree<Subscribers>,
     pub(crate) interest: Tree<ShardSet>,
@@ -56,6 +60,7 @@ impl Table {
     pub fn new(definition: Option<Arc<TableDef>>) -> Table {
         let codec = definition.as_ref().map_or(KeyCodec::Text, |definition| KeyCodec::of(definition));
         Table {
+            indexes: definition.as_deref().map(Indexes::new).unwrap_or_default(),
             definition,
             codec,
             index: BTreeMap::new(),
@@ -190,58 +195,233 @@ impl Table {
         Some(key)
     }
 
-    /// What readers see from a key on, in order.
-    fn visible_from<'a>(&'a self, start: Bound<&'a [u8]>) -> impl Iterator<Item = (&'a [u8], Option<Entry>)> {
-        let mut stored = self.index.range::<[u8], _>((start, Bound::Unbounded)).peekable();
-        let mut held = self.uncommitted.range::<[u8], _>((start, Bound::Unbounded)).peekable();
-        std::iter::from_fn(move || {
-            let Some((key, uncommitted)) = held.peek() else {
-                return stored.next().map(|(key, entry)| (&**key, Some(*entry)));
-            };
-            match stored.peek() {
-                Some((other, _)) if other < key => stored.next().map(|(key, entry)| (&**key, Some(*entry))),
-                other => {
-                    if other.is_some_and(|(other, _)| other == key) {
-                        stored.next();
-                    }
-                    let found = (&***key, uncommitted.visible);
-                    held.next();
-                    Some(found)
-                }
-            }
-        })
+    /// What readers see of the keys in a range, in order.
+    fn visible_in<'a>(
+        &'a self,
+        range: (Bound<&'a [u8]>, Bound<&'a [u8]>),
+        descending: bool,
+    ) -> Box<dyn Iterator<Item = (&'a [u8], Option<Entry>)> + 'a> {
+        let stored = self.index.range::<[u8], _>(range).map(|(key, entry)| (&**key, Some(*entry)));
+        if self.uncommitted.is_empty() {
+            return if descending { Box::new(stored.rev()) } else { Box::new(stored) };
+        }
+        let held = self.uncommitted.range::<[u8], _>(range).map(|(key, own)| (&**key, own.visible));
+        if descending { Box::new(join(stored.rev(), held.rev(), true)) } else { Box::new(join(stored, held, false)) }
     }
 
-    /// The next records that match, after a key; as many as fit a chunk. Those that have expired are left out.
-    pub fn chunk(&self, filter: &KeyFilter, after: Option<&[u8]>, log: &Log, now_ms: u64) -> Chunk {
-        let mut gather = Gather { log, now_ms, bytes: Vec::new(), rows: Vec::new(), is_damaged: false };
+    /// How a query is best carried out.
+    pub fn plan(&self, query: Arc<Query>) -> Option<Plan> {
+        let definition = self.definition.as_deref()?;
+        let known = Known { definition, codec: self.codec, indexes: &self.indexes, records: self.len() };
+        Some(Plan::new(query, &known))
+    }
+
+    /// The next records that match, behind a place; as many as fit a chunk. Those that have expired are left out.
+    pub fn chunk(
+        &self,
+        filter: &KeyFilter,
+        plan: Option<&Plan>,
+        after: Option<&[u8]>,
+        log: &Log,
+        now_ms: u64,
+    ) -> Chunk {
+        let condition = plan.and_then(|plan| plan.query.condition.as_ref());
+        let mut gather = Gather {
+            log,
+            now_ms,
+            condition,
+            scratch: Scratch::default(),
+            bytes: Vec::new(),
+            rows: Vec::new(),
+            is_damaged: false,
+        };
         if let KeyFilter::Exact { key, .. } = filter {
             if after.is_none() {
-                gather.add(key, self.visible(key));
+                gather.add(key, self.visible(key), None);
             }
             return gather.finish(None, true);
         }
+        if let Some(Plan { order: Order::Index { number, ranges, .. }, descending, .. }) = plan {
+            return self.index_chunk(filter, *number, ranges, *descending, after, gather);
+        }
         let prefix = if self.codec == KeyCodec::Text { filter.prefix() } else { String::new() };
-        let start = match after {
-            Some(after) if after >= prefix.as_bytes() => Bound::Excluded(after),
-            _ => Bound::Included(prefix.as_bytes()),
-        };
+        let (mut lower, mut upper) = (Bound::Included(prefix.as_bytes()), Bound::Unbounded);
+        let descending = plan.is_some_and(|plan| plan.descending);
+        if let Some(Plan { order: Order::Keys { lower: least, upper: end }, .. }) = plan {
+            lower = Bound::Included((&**least).max(prefix.as_bytes()));
+            upper = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        }
+        match after {
+            Some(after) if descending => upper = Bound::Excluded(after),
+            Some(after) if after >= prefix.as_bytes() => lower = Bound::Excluded(after),
+            _ => {}
+        }
+        if !is_ordered(lower, upper) {
+            return gather.finish(None, true);
+        }
         let everything = *filter == KeyFilter::all();
         let mut scratch = String::new();
         let mut looked_at = 0;
-        for (key, entry) in self.visible_from(start) {
+        for (key, entry) in self.visible_in((lower, upper), descending) {
             if !key.starts_with(prefix.as_bytes()) {
+                if descending && key > prefix.as_bytes() {
+                    continue;
+                }
                 break;
             }
             if everything || filter.matches(self.codec.text(key, &mut scratch)) {
-                gather.add(key, entry);
+                gather.add(key, entry, None);
             }
             looked_at += 1;
-            if looked_at >= SCAN_CHUNK_RECORDS || gather.bytes.len() >= SCAN_CHUNK_BYTES {
+            if gather.is_full(looked_at) {
                 return gather.finish(Some(key.into()), false);
             }
         }
         gather.finish(None, true)
+    }
+
+    /// The same by parts of an index.
+    fn index_chunk(
+        &self,
+        filter: &KeyFilter,
+        number: u16,
+        ranges: &[Range],
+        descending: bool,
+        after: Option<&[u8]>,
+        mut gather: Gather<'_>,
+    ) -> Chunk {
+        let Some(index) = self.indexes.get(number) else { return gather.finish(None, true) };
+        let everything = *filter == KeyFilter::all();
+        let is_behind = |range: &&Range| match after {
+            Some(after) if descending => *range.lower <= *after,
+            Some(after) => *after < *range.upper,
+            None => true,
+        };
+        let mut in_order: Vec<&Range> = ranges.iter().filter(is_behind).collect();
+        if descending {
+            in_order.reverse();
+        }
+        let mut scratch = String::new();
+        let mut looked_at = 0;
+        for range in in_order {
+            for entry in index.entries(range, after, descending) {
+                let (value, key) = entry.split_at(order::end_of_first(entry));
+                if everything || filter.matches(self.codec.text(key, &mut scratch)) {
+                    let candidate = Candidate { index, ranges, value, entry, descending };
+                    gather.add(key, self.visible(key), Some(&candidate));
+                }
+                looked_at += 1;
+                if gather.is_full(looked_at) {
+                    return gather.finish(Some(entry.into()), false);
+                }
+            }
+        }
+        gather.finish(None, true)
+    }
+
+    /// A version of a record is there.
+    pub fn index_insert(&mut self, key: &[u8], document: &[u8]) {
+        self.indexes.insert(key, document);
+    }
+
+    /// Nobody sees a version any more.
+    pub fn index_remove(&mut self, key: &[u8], document: &[u8]) {
+        self.indexes.remove(key, document);
+    }
+
+    pub fn has_indexes(&self) -> bool {
+        !self.indexes.is_empty()
+    }
+
+    /// Whether a scan of this kind can be answered now; if not, its index is being made.
+    pub fn can_carry_out(&self, plan: Option<&Plan>) -> bool {
+        !matches!(plan, Some(Plan { order: Order::Index { .. }, .. })) || self.indexes.is_built()
+    }
+
+    /// Puts some more records into the indexes after a start. True: there is more to do.
+    pub fn build_indexes(&mut self, log: &Log, count: usize) -> bool {
+        if self.indexes.is_built() {
+            return false;
+        }
+        let from = self.indexes.built_upto().map_or(Bound::Unbounded, Bound::Excluded);
+        let read = |entry: Entry| log.read(entry.location).ok().map(|record| record.document.to_vec());
+        let mut versions = Vec::new();
+        let mut upto = None;
+        for (key, entry) in self.index.range::<[u8], _>((from, Bound::Unbounded)).take(count) {
+            versions.extend(read(*entry).map(|document| (key.clone(), document)));
+            upto = Some(key.clone());
+        }
+        let behind = |key: &[u8]| match from {
+            Bound::Excluded(from) => key > from,
+            _ => true,
+        };
+        // What readers still see of keys that were written since.
+        for (key, own) in self.uncommitted.iter().filter(|(key, _)| behind(key)) {
+            if upto.as_ref().is_none_or(|upto| key <= upto)
+                && let Some(document) = own.visible.and_then(read)
+            {
+                versions.push((key.clone(), document));
+            }
+        }
+        let is_done = upto.is_none();
+        self.indexes.build(upto, &versions);
+        !is_done
+    }
+}
+
+fn is_ordered(lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> bool {
+    match (lower, upper) {
+        (Bound::Included(lower) | Bound::Excluded(lower), Bound::Excluded(upper)) => lower < upper,
+        _ => true,
+    }
+}
+
+/// Of each key what is held back, else what is stored; both in order.
+fn join<'a>(
+    stored: impl Iterator<Item = (&'a [u8], Option<Entry>)>,
+    held: impl Iterator<Item = (&'a [u8], Option<Entry>)>,
+    descending: bool,
+) -> impl Iterator<Item = (&'a [u8], Option<Entry>)> {
+    let (mut stored, mut held) = (stored.peekable(), held.peekable());
+    std::iter::from_fn(move || {
+        let Some((key, _)) = held.peek() else { return stored.next() };
+        match stored.peek() {
+            Some((other, _)) if other != key && (other < key) != descending => stored.next(),
+            other => {
+                if other.is_some_and(|(other, _)| other == key) {
+                    stored.next();
+                }
+                held.next()
+            }
+        }
+    })
+}
+
+/// An entry of an index that led to a record.
+struct Candidate<'a> {
+    index: &'a Index,
+    ranges: &'a [Range],
+    value: &'a [u8],
+    entry: &'a [u8],
+    descending: bool,
+}
+
+impl Candidate<'_> {
+    /// Whether this entry is the one that stands for the record: of several in the ranges the first.
+    fn stands_for(&self, document: &[u8]) -> bool {
+        let mut best: Option<Vec<u8>> = None;
+        let mut own = Vec::new();
+        values(document, &[self.index.name().into()], &mut |token| {
+            own.clear();
+            if !order::encode_cut(token, &mut own) || !self.ranges.iter().any(|range| range.contains(&own)) {
+                return;
+            }
+            let is_better = |best: &Vec<u8>| if self.descending { own > *best } else { own < *best };
+            if best.as_ref().is_none_or(is_better) {
+                best = Some(own.clone());
+            }
+        });
+        best.as_deref() == Some(self.value)
     }
 }
 
@@ -253,19 +433,27 @@ struct Gathered {
     properties_bytes: usize,
     /// Of the row, in the bytes.
     end: usize,
+    place: Option<Box<[u8]>>,
 }
 
 /// Rows that share one allocation.
 struct Gather<'a> {
     log: &'a Log,
     now_ms: u64,
+    condition: Option<&'a Condition>,
+    scratch: Scratch,
     bytes: Vec<u8>,
     rows: Vec<Gathered>,
     is_damaged: bool,
 }
 
 impl Gather<'_> {
-    fn add(&mut self, key: &[u8], entry: Option<Entry>) {
+    fn is_full(&self, looked_at: usize) -> bool {
+        let looked_at_max = if self.condition.is_some() { SCAN_LOOKED_AT } else { SCAN_CHUNK_RECORDS };
+        looked_at >= looked_at_max || self.rows.len() >= SCAN_CHUNK_RECORDS || self.bytes.len() >= SCAN_CHUNK_BYTES
+    }
+
+    fn add(&mut self, key: &[u8], entry: Option<Entry>, candidate: Option<&Candidate<'_>>) {
         let Some(entry) = entry else { return };
         let Ok(record) = self.log.read(entry.location) else {
             self.is_damaged = true;
@@ -275,6 +463,11 @@ impl Gather<'_> {
             return;
         }
         debug_assert!(document::is_well_formed(record.document), "the log holds canonical documents");
+        if candidate.is_some_and(|candidate| !candidate.stands_for(record.document))
+            || self.condition.is_some_and(|condition| !condition.matches(record.document, &mut self.scratch))
+        {
+            return;
+        }
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(record.properties);
         self.bytes.extend_from_slice(record.document);
@@ -284,6 +477,7 @@ impl Gather<'_> {
             key_bytes: key.len(),
             properties_bytes: record.properties.len(),
             end: self.bytes.len(),
+            place: candidate.map(|candidate| candidate.entry.into()),
         });
     }
 
@@ -293,7 +487,7 @@ impl Gather<'_> {
         let row = |own: Gathered| {
             let body = Body::from_slice(bytes.slice(start..own.end), own.key_bytes, own.properties_bytes);
             start = own.end;
-            Row { version: own.version, terms: own.terms, body }
+            Row { version: own.version, terms: own.terms, body, place: own.place }
         };
         Chunk { rows: self.rows.into_iter().map(row).collect(), upto, done, is_damaged: self.is_damaged }
     }

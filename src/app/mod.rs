@@ -4,7 +4,7 @@
 mod config;
 mod files;
 mod resources;
-mod sdl;
+pub(crate) mod sdl;
 mod source;
 
 pub use crate::diagnostic::{Diagnostic, Severity};

@@ -10,6 +10,8 @@ pub mod framing;
 pub mod http;
 pub mod mqtt;
 pub mod payload;
+mod percent;
+pub mod query;
 pub mod sse;
 pub mod ws;
 

@@ -6,8 +6,10 @@ use crate::clock::Version;
 use crate::command::{Completion, ConnectionRef, Control};
 use crate::event::{Event, EventKind};
 use crate::key::KeyCodec;
+use crate::limits::INDEXED_PER_TURN;
 use crate::log::Position;
 use crate::outbox::{Encoded, FrameKind, Frames, Origin, Outboxes};
+use crate::query::plan::Plan;
 use crate::scan::{Chunk, Row, ScanRef, Step, Verdict, owner};
 use crate::schema::{TableDef, TableId};
 use crate::subscription::{
@@ -307,7 +309,7 @@ impl Shard {
         if !snapshot {
             return self.go_live(subscription.index);
         }
-        let scan = self.open_scan(ScanOwner::Subscription(subscription.index), targets);
+        let scan = self.open_scan(ScanOwner::Subscription(subscription.index), targets, None);
         self.subscriptions[subscription.index as usize].state = State::Scanning(scan);
         self.pump(scan);
     }
@@ -426,37 +428,65 @@ impl Shard {
     fn request_chunks(&mut self, scan: ScanRef) {
         let Some(open) = self.open_scan_mut(scan) else { return };
         let mut requests = Vec::new();
-        open.scan.requests(|shard, target, after| requests.push((shard, target.table, target.filter.clone(), after)));
-        for (shard, table, filter, after) in requests {
-            if shard == self.index {
-                self.offer_own(scan, table, &filter, after);
-            } else {
-                self.links.send_control(shard, Control::Scan { scan, table, filter, after });
+        open.scan.requests(|shard, target, plan, after| {
+            let (table, filter, plan) = (target.table, target.filter.clone(), plan.cloned());
+            requests.push((shard, Control::Scan { scan, table, filter, plan, after }));
+        });
+        for (shard, request) in requests {
+            match request {
+                Control::Scan { scan, table, filter, plan, after }
+                    if shard == self.index && self.table(table).can_carry_out(plan.as_deref()) =>
+                {
+                    self.offer_own(scan, table, &filter, plan.as_deref(), after.as_deref());
+                }
+                request => self.send_control(shard, request),
             }
         }
     }
 
     /// The next records of this shard's slice of a table.
-    pub(super) fn chunk(&self, table: TableId, filter: &KeyFilter, after: Option<&[u8]>) -> Chunk {
-        let mut chunk = self.table(table).chunk(filter, after, &self.log, self.now_ms());
+    pub(super) fn chunk(&self, table: TableId, filter: &KeyFilter, plan: Option<&Plan>, after: Option<&[u8]>) -> Chunk {
+        let mut chunk = self.table(table).chunk(filter, plan, after, &self.log, self.now_ms());
         chunk.is_damaged |= self.tables_are_missing;
         chunk
     }
 
-    /// This shard answers itself; chunks without a matching row are followed by the next at once, because nobody else
-    /// would ask for it.
-    fn offer_own(&mut self, scan: ScanRef, table: TableId, filter: &KeyFilter, mut after: Option<Box<[u8]>>) {
-        loop {
-            let chunk = self.chunk(table, filter, after.as_deref());
-            self.seen[usize::from(self.index)] = self.reached();
-            let barren = chunk.rows.is_empty() && !chunk.done;
-            after = chunk.upto.clone();
-            let own = self.index;
-            let Some(open) = self.open_scan_mut(scan) else { return };
+    /// This shard answers itself. After a chunk without a matching row it goes on in the next turn: nobody else would
+    /// ask for more.
+    fn offer_own(
+        &mut self,
+        scan: ScanRef,
+        table: TableId,
+        filter: &KeyFilter,
+        plan: Option<&Plan>,
+        after: Option<&[u8]>,
+    ) {
+        let chunk = self.chunk(table, filter, plan, after);
+        self.seen[usize::from(self.index)] = self.reached();
+        if chunk.rows.is_empty() && !chunk.done {
+            self.barren_scans.push(scan);
+        }
+        let own = self.index;
+        if let Some(open) = self.open_scan_mut(scan) {
             open.scan.offer(own, chunk);
-            if !barren {
-                return;
-            }
+        }
+    }
+
+    /// Scans that had to wait for a turn, or for an index.
+    pub(super) fn serve_scans(&mut self) {
+        for scan in std::mem::take(&mut self.barren_scans) {
+            self.pump(scan);
+        }
+        for (from, request) in std::mem::take(&mut self.waiting_scans) {
+            self.control(from, request);
+        }
+    }
+
+    /// Puts some more records into the indexes after a start.
+    pub(super) fn build_indexes(&mut self) {
+        if !self.indexes_are_built {
+            let Shard { tables, log, .. } = self;
+            self.indexes_are_built = !tables.iter_mut().any(|table| table.build_indexes(log, INDEXED_PER_TURN));
         }
     }
 

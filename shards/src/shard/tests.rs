@@ -331,7 +331,7 @@ fn acknowledgements_wait_for_the_disk_and_survive_a_restart() {
     assert_eq!(count, 19);
     // A collection, merged in key order over both shards.
     let target = Target { table: TABLE, path: 0, filter: KeyFilter::all() };
-    let scan = world.shards[1].scan(Token { connection: reader, tag: 1 }, target);
+    let scan = world.shards[1].scan(Token { connection: reader, tag: 1 }, target, None);
     world.settle();
     let mut keys = Vec::new();
     loop {

@@ -209,6 +209,17 @@ impl Shard {
         if let Some(replaced) = replaced {
             self.log.release(replaced.location.segment, write.table, replaced.bytes.into());
         }
+        if table.has_indexes() && kind != EventKind::Message {
+            if kind == EventKind::Put {
+                table.index_insert(key, body.document());
+            }
+            // What is held back is still seen.
+            if let Some(replaced) = replaced.filter(|_| !holds_back)
+                && let Ok(old) = self.log.read(replaced.location)
+            {
+                table.index_remove(key, old.document);
+            }
+        }
         if let (Some(at_ms), Some(replaced)) = (expired_at, replaced) {
             self.expiries.remove(&(at_ms, replaced.version, write.table, key.into()));
         }
@@ -264,7 +275,15 @@ impl Shard {
         while self.held_back.front().is_some_and(|(event, _)| event.position.seq <= durable) {
             let Some((event, after)) = self.held_back.pop_front() else { break };
             if event.kind != EventKind::Message {
-                self.table_mut(event.table).commit(event.body.key(), after);
+                let Shard { tables, log, .. } = self;
+                let (table, key) = (&mut tables[usize::from(event.table.0)], event.body.key());
+                if table.has_indexes()
+                    && let Some(before) = table.visible(key)
+                    && let Ok(old) = log.read(before.location)
+                {
+                    table.index_remove(key, old.document);
+                }
+                table.commit(key, after);
             }
             self.fan_out(event);
         }
@@ -281,6 +300,11 @@ impl Shard {
             let table = &mut self.tables[usize::from(id.0)];
             if let Some(entry) = table.get(&key).filter(|entry| entry.version == version) {
                 table.remove(&key);
+                if table.has_indexes()
+                    && let Ok(old) = self.log.read(entry.location)
+                {
+                    table.index_remove(&key, old.document);
+                }
                 if self.system.sessions == Some(id) {
                     self.outboxes.counters[Counter::SessionsExpired] += 1;
                     let document = self.log.read(entry.location).map(|record| StoredSession::decode(record.document));

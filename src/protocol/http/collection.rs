@@ -1,38 +1,56 @@
-//! Requests about many records: listing them, streamed in key order and never held as a whole, and deleting them.
+//! Requests about many records: listing them, streamed and never held as a whole, and deleting or patching them.
 
+use super::request::Request;
 use super::session::{HttpSession, Pending, Resource};
+use super::sorter::{Sorter, TooMany};
 use crate::protocol::format::{self, Format};
-use crate::protocol::{Context, Flow, explain, target_of};
+use crate::protocol::{Context, Flow, explain, query, target_of};
 use shards::command::{Operation, Outcome, Refusal, Token, Write};
 use shards::event::Body;
-use shards::scan::{ScanRef, Step};
+use shards::key::KeyCodec;
+use shards::query::Query;
+use shards::query::plan::Plan;
+use shards::query::project::Subject;
+use shards::scan::{Row, ScanRef, Step};
 use shards::schema::TableId;
+use std::sync::Arc;
 
 /// Rows are gathered to pieces of about this size.
 const PIECE_BYTES: usize = 16 << 10;
-/// Deletes of one request that are under way at once.
-const DELETES_MAX: usize = 256;
+/// Writes of one request that are under way at once.
+const WRITES_MAX: usize = 256;
 
 /// A collection on its way to the client.
 pub(super) struct Listing {
     pub scan: ScanRef,
     format: Format,
+    query: Arc<Query>,
+    codec: KeyCodec,
+    /// Rows that are still to be passed over, and that may still be sent.
+    offset: u64,
+    left: u64,
+    /// Where rows do not come in the order that is wanted.
+    sorter: Option<Sorter>,
     /// Status and fields have been sent.
     begun: bool,
     first: bool,
+    /// Reused memory: a row as it is wanted.
+    document: Vec<u8>,
 }
 
-/// A collection on its way out.
-pub(super) struct Clearing {
+/// Records on their way out, or to another state.
+pub(super) struct Changing {
     pub scan: ScanRef,
     table: TableId,
+    /// What is patched in; nothing: they are deleted.
+    patch: Option<Box<[u8]>>,
     under_way: usize,
     at_end: bool,
     problem: Option<(u16, String)>,
     format: Format,
 }
 
-impl Clearing {
+impl Changing {
     /// Nothing is under way that would carry it on.
     pub fn waits_for_room(&self) -> bool {
         self.under_way == 0
@@ -56,19 +74,110 @@ fn closing(format: Format) -> &'static [u8] {
     }
 }
 
+impl Listing {
+    fn project(&mut self, row: &Row) {
+        self.document.clear();
+        let subject = Subject {
+            codec: self.codec,
+            key: row.body.key(),
+            version: row.version,
+            expires_ms: row.terms.expires_ms,
+            document: row.body.document(),
+        };
+        self.query.select.project(&subject, &mut self.document);
+    }
+
+    /// Appends the row that was projected last.
+    fn write(&mut self, piece: &mut Vec<u8>) {
+        if std::mem::take(&mut self.first) {
+            piece.extend_from_slice(opening(self.format));
+        } else if self.format == Format::Json {
+            piece.push(b',');
+        }
+        format::encode(self.format, &self.document, piece);
+        self.left -= 1;
+    }
+
+    /// Takes rows until a piece is full, the scan waits or nothing more is wanted.
+    fn fill(&mut self, context: &mut Context<'_>, piece: &mut Vec<u8>) -> Result<Step, TooMany> {
+        while let Some(Sorter::Sorted(rows)) = &mut self.sorter {
+            if piece.len() >= PIECE_BYTES {
+                return Ok(Step::Wait); // only for the outbox
+            }
+            let Some(row) = rows.next() else { return Ok(Step::End) };
+            self.document = row;
+            self.write(piece);
+        }
+        while piece.len() < PIECE_BYTES {
+            if self.left == 0 {
+                return Ok(Step::End);
+            }
+            let step = context.shard.scan_step(self.scan);
+            match (&step, &mut self.sorter) {
+                (Step::Row { .. }, None) if self.offset > 0 => self.offset -= 1,
+                (Step::Row { row, .. }, None) => {
+                    self.project(row);
+                    self.write(piece);
+                }
+                (Step::Row { row, .. }, Some(_)) => {
+                    self.project(row);
+                    let mut place = Vec::new();
+                    self.query.place(row.body.key(), row.body.document(), &mut place);
+                    if let Some(sorter) = &mut self.sorter {
+                        sorter.add(place, &self.document)?;
+                    }
+                }
+                (Step::End, Some(sorter)) => {
+                    sorter.sort(self.offset);
+                    return self.fill(context, piece);
+                }
+                _ => return Ok(step),
+            }
+        }
+        Ok(Step::Wait)
+    }
+}
+
 impl HttpSession {
-    pub(super) fn list(&mut self, context: &mut Context<'_>, resource: &Resource<'_>, format: Format) -> Flow {
+    pub(super) fn list(
+        &mut self,
+        context: &mut Context<'_>,
+        resource: &Resource<'_>,
+        format: Format,
+        query: Arc<Query>,
+        is_explained: bool,
+    ) -> Flow {
         let Some(target) = target_of(resource.resolved, context.catalog) else {
             return self.problem(context, 404, "not_found", "no record can have such a key");
         };
+        let plan = context.shard.plan(resource.table, query.clone());
+        if let Some(plan) = plan.as_ref().filter(|_| is_explained) {
+            let mut document = Vec::new();
+            query::explain(plan, &mut document);
+            self.exchange.document(context, 200, format, &document, |_| {});
+            return self.answered(context);
+        }
         self.exchange.keep_alive &= self.exchange.minor == 1;
         if self.exchange.head_only {
             self.exchange.respond_in_pieces(context, format.media_type(), &[]);
             return self.answered(context);
         }
+        let is_sorted = plan.as_ref().is_none_or(|plan| plan.is_sorted);
+        let sorter = (!is_sorted).then(|| Sorter::new(query.limit.map(|limit| limit.saturating_add(query.offset))));
         let token = Token { connection: context.connection, tag: 0 };
-        let scan = context.shard.scan(token, target);
-        self.pending = Pending::Listing(Box::new(Listing { scan, format, begun: false, first: true }));
+        let scan = context.shard.scan(token, target, plan.map(Arc::new));
+        self.pending = Pending::Listing(Box::new(Listing {
+            scan,
+            format,
+            codec: KeyCodec::of(context.catalog.table(resource.table)),
+            offset: query.offset,
+            left: query.limit.unwrap_or(u64::MAX),
+            query,
+            sorter,
+            begun: false,
+            first: true,
+            document: Vec::new(),
+        }));
         Flow::Blocked
     }
 
@@ -80,17 +189,14 @@ impl HttpSession {
                 return Flow::Blocked;
             }
             let mut piece = Vec::new();
-            let mut step = Step::Wait;
-            while piece.len() < PIECE_BYTES {
-                step = context.shard.scan_step(listing.scan);
-                let Step::Row { row, .. } = &step else { break };
-                if std::mem::take(&mut listing.first) {
-                    piece.extend_from_slice(opening(listing.format));
-                } else if listing.format == Format::Json {
-                    piece.push(b',');
+            let step = match listing.fill(context, &mut piece) {
+                Ok(step) => step,
+                Err(TooMany) => {
+                    context.shard.close_scan(listing.scan);
+                    let detail = "too many records to sort: add limit(), or @indexed to the attribute";
+                    return self.problem(context, 400, "sort_too_large", detail);
                 }
-                format::encode(listing.format, row.body.document(), &mut piece);
-            }
+            };
             if step == Step::End {
                 if listing.first {
                     piece.extend_from_slice(opening(listing.format));
@@ -107,20 +213,17 @@ impl HttpSession {
                 self.exchange.keep_alive = false; // the answer stays without its end, and the client sees it
                 return self.answered(context);
             }
-            if (step != Step::Wait || !piece.is_empty()) && !std::mem::replace(&mut listing.begun, true) {
+            if (step == Step::End || !piece.is_empty()) && !std::mem::replace(&mut listing.begun, true) {
                 self.exchange.respond_in_pieces(context, listing.format.media_type(), &[]);
             }
             self.write_piece(context, &piece, step == Step::End);
-            match step {
-                Step::Row { .. } | Step::Damaged => {}
-                Step::Wait => {
-                    self.pending = Pending::Listing(listing);
-                    return Flow::Blocked;
-                }
-                Step::End => {
-                    context.shard.close_scan(listing.scan);
-                    return self.answered(context);
-                }
+            if step == Step::End {
+                context.shard.close_scan(listing.scan);
+                return self.answered(context);
+            }
+            if piece.len() < PIECE_BYTES {
+                self.pending = Pending::Listing(listing);
+                return Flow::Blocked;
             }
         }
     }
@@ -140,68 +243,103 @@ impl HttpSession {
         });
     }
 
-    pub(super) fn clear(&mut self, context: &mut Context<'_>, resource: &Resource<'_>, format: Format) -> Flow {
+    /// DELETE and PATCH of a collection, or of those of its records that a query finds.
+    pub(super) fn change(
+        &mut self,
+        context: &mut Context<'_>,
+        request: &Request<'_>,
+        resource: &Resource<'_>,
+        format: Format,
+        query: Query,
+    ) -> Flow {
         let Some(target) = target_of(resource.resolved, context.catalog) else {
             return self.problem(context, 404, "not_found", "no record can have such a key");
         };
+        if query.limit.is_some() || !query.sort.is_empty() || query.select != Default::default() {
+            let detail =
+                "limit, sort and select have no meaning here: all records that the conditions find are changed";
+            return self.problem(context, 400, "bad_query", detail);
+        }
+        let mut patch = None;
+        if request.method == "PATCH" {
+            let mut document = Vec::new();
+            if let Err(flow) = self.body(context, request, &mut document) {
+                return flow;
+            }
+            patch = Some(document.into());
+        }
+        let table = resource.table;
+        // In the order of keys: what a patch changes must not move ahead of the scan.
+        let query = Arc::new(query);
+        let plan = match patch {
+            Some(_) => Some(Plan::by_key(query)),
+            None => context.shard.plan(table, query),
+        };
         let token = Token { connection: context.connection, tag: 0 };
-        let scan = context.shard.scan(token, target);
-        let clearing = Clearing { scan, table: resource.table, under_way: 0, at_end: false, problem: None, format };
-        self.pending = Pending::Clearing(Box::new(clearing));
+        let scan = context.shard.scan(token, target, plan.map(Arc::new));
+        let changing = Changing { scan, table, patch, under_way: 0, at_end: false, problem: None, format };
+        self.pending = Pending::Changing(Box::new(changing));
         Flow::Blocked
     }
 
-    pub(super) fn continue_clearing(&mut self, context: &mut Context<'_>, mut clearing: Box<Clearing>) -> Flow {
-        while !clearing.at_end && clearing.under_way < DELETES_MAX && context.shard.has_room() {
-            match context.shard.scan_step(clearing.scan) {
+    pub(super) fn continue_changing(&mut self, context: &mut Context<'_>, mut changing: Box<Changing>) -> Flow {
+        while !changing.at_end && changing.under_way < WRITES_MAX && context.shard.has_room() {
+            match context.shard.scan_step(changing.scan) {
                 Step::Row { row, .. } => {
                     let token = Some(Token { connection: context.connection, tag: 0 });
-                    context.shard.submit(Write {
-                        token,
-                        ..Write::new(Operation::Delete, clearing.table, Body::new(row.body.key(), &[]))
-                    });
-                    clearing.under_way += 1;
+                    let (operation, document) = match &changing.patch {
+                        Some(patch) => (Operation::Patch, &**patch),
+                        None => (Operation::Delete, &[][..]),
+                    };
+                    let body = Body::new(row.body.key(), document);
+                    context.shard.submit(Write { token, ..Write::new(operation, changing.table, body) });
+                    changing.under_way += 1;
                 }
                 Step::Wait => break,
                 Step::Damaged => {
-                    clearing.at_end = true;
+                    changing.at_end = true;
                     let refusal = Refusal::Damaged;
-                    clearing.problem = Some((super::records::status_of(&refusal).0, explain(&refusal)));
+                    changing.problem = Some((super::records::status_of(&refusal).0, explain(&refusal)));
                 }
-                Step::End => clearing.at_end = true,
+                Step::End => changing.at_end = true,
             }
         }
-        self.finish_clearing(context, clearing)
+        self.finish_changing(context, changing)
     }
 
-    pub(super) fn cleared_one(
+    pub(super) fn changed_one(
         &mut self,
         context: &mut Context<'_>,
-        mut clearing: Box<Clearing>,
+        mut changing: Box<Changing>,
         outcome: &Outcome,
     ) -> Flow {
-        clearing.under_way -= 1;
+        changing.under_way -= 1;
         if let Outcome::Refused(refusal) = outcome {
-            clearing.at_end = true;
-            clearing.problem = Some((super::records::status_of(refusal).0, explain(refusal)));
+            changing.at_end = true;
+            changing.problem = Some((super::records::status_of(refusal).0, explain(refusal)));
         }
-        if clearing.under_way <= DELETES_MAX / 2 {
-            return self.continue_clearing(context, clearing);
+        if changing.under_way <= WRITES_MAX / 2 {
+            return self.continue_changing(context, changing);
         }
-        self.pending = Pending::Clearing(clearing);
+        self.pending = Pending::Changing(changing);
         Flow::Blocked
     }
 
-    fn finish_clearing(&mut self, context: &mut Context<'_>, clearing: Box<Clearing>) -> Flow {
-        if !clearing.at_end || clearing.under_way > 0 {
-            self.pending = Pending::Clearing(clearing);
+    fn finish_changing(&mut self, context: &mut Context<'_>, changing: Box<Changing>) -> Flow {
+        if !changing.at_end || changing.under_way > 0 {
+            self.pending = Pending::Changing(changing);
             return Flow::Blocked;
         }
-        context.shard.close_scan(clearing.scan);
-        match &clearing.problem {
-            Some((status, problem)) => self.problem(context, *status, "not_all_deleted", problem),
-            None => {
-                self.exchange.document(context, 200, clearing.format, &[0xc3], |_| {});
+        context.shard.close_scan(changing.scan);
+        match (&changing.problem, &changing.patch) {
+            (Some((status, problem)), Some(_)) => self.problem(context, *status, "not_all_changed", problem),
+            (Some((status, problem)), None) => self.problem(context, *status, "not_all_deleted", problem),
+            (None, Some(_)) => {
+                self.exchange.respond(context, 204, |_| {}, None);
+                self.answered(context)
+            }
+            (None, None) => {
+                self.exchange.document(context, 200, changing.format, &[0xc3], |_| {});
                 self.answered(context)
             }
         }

@@ -12,4 +12,5 @@ mod records;
 pub mod request;
 mod response;
 pub mod session;
+mod sorter;
 mod upgrade;

@@ -2,6 +2,7 @@
 //! format that its suffix asks for.
 
 use crate::protocol::format::Format;
+use crate::protocol::percent;
 use shards::limits::TOPIC_BYTES_MAX;
 use shards::schema::TableDef;
 use std::borrow::Cow;
@@ -11,24 +12,7 @@ pub fn decode(path: &str) -> Option<Cow<'_, str>> {
     if path.contains('\0') || path.len() > 3 * TOPIC_BYTES_MAX {
         return None;
     }
-    if !path.contains('%') {
-        return Some(path.into());
-    }
-    let bytes = path.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        if byte == b'%' {
-            let digit = |offset: usize| (*bytes.get(at + offset)? as char).to_digit(16);
-            decoded.push((digit(1)? * 16 + digit(2)?) as u8);
-            at += 3;
-        } else {
-            decoded.push(byte);
-            at += 1;
-        }
-    }
-    let text = String::from_utf8(decoded).ok()?;
-    (!text.contains('\0')).then_some(text.into())
+    percent::decode(path).filter(|text| !text.contains('\0'))
 }
 
 /// The end of a path, taken off it.

@@ -10,6 +10,7 @@ use shards::command::{Operation, Outcome, Refusal, Stored, Token, Write};
 use shards::document::{self, Writer};
 use shards::event;
 use shards::key::{KeyCodec, encode_integer};
+use shards::query::project::{Select, Subject};
 use shards::schema::{Durability, Kind, TableId};
 
 /// How many keys are generated for one record, where clients have taken those that came next.
@@ -25,6 +26,9 @@ enum What {
     /// `acceptable`: a document in the chosen format may be sent; if not, only what is stored opaque.
     Read {
         attribute: Option<String>,
+        select: Select,
+        key: Vec<u8>,
+        codec: KeyCodec,
         if_none_match: Vec<String>,
         acceptable: bool,
     },
@@ -37,6 +41,18 @@ enum What {
         key: Vec<u8>,
         retry: Option<(u32, Write)>,
     },
+}
+
+/// What a query selects of a record.
+fn select_of(stored: Stored, select: &Select, codec: KeyCodec, key: &[u8]) -> Stored {
+    if *select == Select::All {
+        return stored;
+    }
+    let Stored { version, document } = &stored;
+    let subject = Subject { codec, key, version: *version, expires_ms: None, document };
+    let mut selected = Vec::new();
+    select.project(&subject, &mut selected);
+    Stored { version: *version, document: selected.into() }
 }
 
 /// Status and code of a write that was refused.
@@ -104,6 +120,7 @@ impl HttpSession {
         request: &Request<'_>,
         resource: &Resource<'_>,
         format: Option<Format>,
+        select: Select,
     ) -> Flow {
         let key = match self.key(context, resource) {
             Ok(key) => key,
@@ -113,12 +130,18 @@ impl HttpSession {
         context.shard.read(token, resource.table, &key);
         let attribute = resource.attribute.map(str::to_owned);
         let if_none_match = request.list("if-none-match").map(str::to_owned).collect();
-        let what = What::Read { attribute, if_none_match, acceptable: format.is_some() };
+        let codec = KeyCodec::of(context.catalog.table(resource.table));
+        let what = What::Read { attribute, select, key, codec, if_none_match, acceptable: format.is_some() };
         self.wait(format.unwrap_or(Format::Json), what)
     }
 
     /// The body as a canonical document after `out`'s first bytes, or an answer that says what is wrong with it.
-    fn body(&mut self, context: &mut Context<'_>, request: &Request<'_>, out: &mut Vec<u8>) -> Result<(), Flow> {
+    pub(super) fn body(
+        &mut self,
+        context: &mut Context<'_>,
+        request: &Request<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Flow> {
         let content_type = request.field("content-type").filter(|text| !text.is_empty());
         let start = out.len();
         if request.field("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
@@ -231,8 +254,9 @@ impl HttpSession {
     pub(super) fn record_done(&mut self, context: &mut Context<'_>, waiting: Waiting, outcome: Outcome) -> Flow {
         let Waiting { format, what } = waiting;
         match (outcome, what) {
-            (Outcome::Record(stored), What::Read { attribute, if_none_match, acceptable }) => {
+            (Outcome::Record(stored), What::Read { attribute, select, key, codec, if_none_match, acceptable }) => {
                 let format = Some(format).filter(|_| acceptable);
+                let stored = stored.map(|stored| select_of(stored, &select, codec, &key));
                 return self.found(context, format, stored, attribute.as_deref(), &if_none_match);
             }
             (Outcome::Refused(Refusal::Exists), What::Created { table, retry: Some((tries @ 1.., write)), .. }) => {

@@ -1,7 +1,7 @@
 //! The state machine of one HTTP connection: one request at a time; what a client sends ahead (pipelining) waits in the
 //! receive buffer until its turn.
 
-use super::collection::{Clearing, Listing};
+use super::collection::{Changing, Listing};
 use super::files::Lookup;
 use super::negotiate::{Representation, negotiate};
 use super::path::{self, split_suffix};
@@ -9,10 +9,12 @@ use super::records::Waiting;
 use super::request::{Progress, Reader, Request};
 use super::response::{Body, Exchange, write_field};
 use crate::protocol::format::Format;
-use crate::protocol::{Context, Credentials, Flow, Session, Upgrade};
+use crate::protocol::{Context, Credentials, Flow, Session, Upgrade, query};
 use shards::command::Completion;
+use shards::query::Query;
 use shards::schema::TableId;
 use shards::topic::Resolved;
+use std::sync::Arc;
 
 /// How long a connection may stay without a request.
 const IDLE_US: u64 = 30_000_000;
@@ -22,7 +24,7 @@ const HEAD_US: u64 = 5_000_000;
 const REQUEST_US: u64 = 60_000_000;
 
 pub(super) const ALLOW_RECORD: &str = "GET, HEAD, PUT, PATCH, DELETE, OPTIONS";
-pub(super) const ALLOW_COLLECTION: &str = "GET, HEAD, POST, DELETE, OPTIONS";
+pub(super) const ALLOW_COLLECTION: &str = "GET, HEAD, POST, PATCH, DELETE, OPTIONS";
 const ALLOW_TABLE: &str = "GET, HEAD, OPTIONS";
 const ALLOW_ALL: &str = "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS";
 
@@ -54,7 +56,7 @@ pub(super) enum Pending {
     Nothing,
     Record(Box<Waiting>),
     Listing(Box<Listing>),
-    Clearing(Box<Clearing>),
+    Changing(Box<Changing>),
 }
 
 pub struct HttpSession {
@@ -271,10 +273,10 @@ impl HttpSession {
             // A condition must not be passed over (RFC 9110 §13.1).
             return self.problem(context, 501, "not_implemented", "conditional writes are not implemented yet");
         }
-        if !request.query.is_empty() {
-            let detail = "queries are not implemented yet; records and collections are read by their path";
-            return self.problem(context, 501, "not_implemented", detail);
-        }
+        let (query, parameters) = match query::parse(request.query, catalog.table(resolved.table)) {
+            Ok(parsed) => parsed,
+            Err(error) => return self.problem(context, 400, "bad_query", &error.to_string()),
+        };
         let suffix = split_suffix(resolved.rest, catalog.table(resolved.table));
         let resource = Resource {
             table: resolved.table,
@@ -289,21 +291,29 @@ impl HttpSession {
             (Some(format), ..) | (None, Some(Representation::Document(format)), _) => format,
             // What is stored opaque is sent as it is, whatever Accept says: that is seen when it is found.
             (None, None, "GET" | "HEAD") if resource.is_record() => {
-                return self.read(context, request, &resource, None);
+                return self.read(context, request, &resource, None, query.select);
             }
             (None, _, "GET" | "HEAD") => {
                 return self.problem(context, 406, "not_acceptable", NOT_ACCEPTABLE);
             }
             _ => Format::Json, // nothing to send, or only a problem
         };
+        let only_selects = Query { select: query.select.clone(), ..Query::default() } == query;
+        let takes_query = resource.is_collection() && request.method != "POST";
+        if !takes_query && !(reads && only_selects && resource.is_record()) && !request.query.is_empty() {
+            let detail = "a query asks for records of a collection, whose path ends with a slash";
+            return self.problem(context, 400, "bad_query", detail);
+        }
         match request.method {
             "GET" | "HEAD" if resource.is_table() => self.describe(context, &resource, format),
-            "GET" | "HEAD" if resource.is_collection() => self.list(context, &resource, format),
-            "GET" | "HEAD" => self.read(context, request, &resource, Some(format)),
+            "GET" | "HEAD" if resource.is_collection() => {
+                self.list(context, &resource, format, Arc::new(query), parameters.explain)
+            }
+            "GET" | "HEAD" => self.read(context, request, &resource, Some(format), query.select),
             "POST" if resource.is_collection() && resource.resolved.rest.is_empty() => {
                 self.create(context, request, &resource, format)
             }
-            "DELETE" if resource.is_collection() => self.clear(context, &resource, format),
+            "DELETE" | "PATCH" if resource.is_collection() => self.change(context, request, &resource, format, query),
             "PUT" if resource.is_collection() && resource.resolved.rest.is_empty() => {
                 self.problem(context, 501, "not_implemented", "writing many records at once is not implemented yet")
             }
@@ -317,12 +327,12 @@ impl HttpSession {
 
 impl Session for HttpSession {
     fn receive(&mut self, context: &mut Context<'_>, input: &[u8]) -> (usize, Flow) {
-        if let Pending::Clearing(clearing) = &self.pending
-            && clearing.waits_for_room()
+        if let Pending::Changing(changing) = &self.pending
+            && changing.waits_for_room()
             && context.shard.has_room()
-            && let Pending::Clearing(clearing) = std::mem::replace(&mut self.pending, Pending::Nothing)
+            && let Pending::Changing(changing) = std::mem::replace(&mut self.pending, Pending::Nothing)
         {
-            return (0, self.continue_clearing(context, clearing));
+            return (0, self.continue_changing(context, changing));
         }
         if !matches!(self.pending, Pending::Nothing) || !context.shard.has_room() {
             return (0, Flow::Blocked);
@@ -363,9 +373,9 @@ impl Session for HttpSession {
                 self.record_done(context, *waiting, outcome)
             }
             (Completion::ScanReady { .. }, Pending::Listing(listing)) => self.continue_listing(context, listing),
-            (Completion::ScanReady { .. }, Pending::Clearing(clearing)) => self.continue_clearing(context, clearing),
-            (Completion::Outcome { outcome, .. }, Pending::Clearing(clearing)) => {
-                self.cleared_one(context, clearing, &outcome)
+            (Completion::ScanReady { .. }, Pending::Changing(changing)) => self.continue_changing(context, changing),
+            (Completion::Outcome { outcome, .. }, Pending::Changing(changing)) => {
+                self.changed_one(context, changing, &outcome)
             }
             (Completion::Overflowed { .. }, _) => Flow::Close,
             (_, pending) => {
@@ -407,7 +417,7 @@ impl Session for HttpSession {
     fn end(&mut self, context: &mut Context<'_>) {
         match std::mem::replace(&mut self.pending, Pending::Nothing) {
             Pending::Listing(listing) => context.shard.close_scan(listing.scan),
-            Pending::Clearing(clearing) => context.shard.close_scan(clearing.scan),
+            Pending::Changing(changing) => context.shard.close_scan(changing.scan),
             Pending::Nothing | Pending::Record(_) => {}
         }
     }
