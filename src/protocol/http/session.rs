@@ -300,7 +300,8 @@ impl HttpSession {
         };
         let only_selects = Query { select: query.select.clone(), ..Query::default() } == query;
         let takes_query = resource.is_collection() && request.method != "POST";
-        if !takes_query && !(reads && only_selects && resource.is_record()) && !request.query.is_empty() {
+        let is_taken = takes_query || reads && only_selects && resource.is_record();
+        if !is_taken && !request.query.is_empty() {
             let detail = "a query asks for records of a collection, whose path ends with a slash";
             return self.problem(context, 400, "bad_query", detail);
         }
