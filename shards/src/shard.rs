@@ -99,8 +99,8 @@ pub struct Shard {
     tables_are_missing: bool,
     compaction: Compaction,
     expiries: Expiries,
-    /// Events that wait for the disk, because their table delivers what is committed or because such an event is before
-    /// them: a shard's events are delivered in the order of its log. And what they made of their records.
+    /// Events that wait for the disk, because their table delivers what is committed, because they are to come exactly
+    /// once, or because such an event is before them: a shard's events are delivered in the order of its log. And what they made of their records.
     held_back: VecDeque<(Event, Option<Entry>)>,
     clock: Clock,
     builder: Builder,

@@ -192,8 +192,11 @@ impl Shard {
         let body = Body::with_properties(key, write.body.properties(), document);
         let entry =
             Entry { location: placed.location, version, bytes: placed.bytes, expires: placed.expires_ms.is_some() };
-        let waits_for_another = definition.deliver == Deliver::Applied && !self.held_back.is_empty();
-        let holds_back = definition.deliver == Deliver::Committed || waits_for_another;
+        // A message that is to come exactly once must not be heard of and then lost with its receipt: its publisher
+        // would send it again. And what comes behind something that waits, waits as well.
+        let must_wait = write.receipt.is_some() || !self.held_back.is_empty();
+        let is_delayed = definition.deliver == Deliver::Applied && must_wait;
+        let holds_back = definition.deliver == Deliver::Committed || is_delayed;
         // A message changes nothing that readers see.
         if holds_back && kind != EventKind::Message {
             table.hold_back(key, table.get(key));
@@ -240,7 +243,7 @@ impl Shard {
         let existed = previous.is_some();
         let outcome = Outcome::Written { version, position, existed, durability: definition.durability };
         match (definition.durability, write.token) {
-            (durability, Some(token)) if durability == Durability::Disk || waits_for_another => {
+            (durability, Some(token)) if durability == Durability::Disk || is_delayed => {
                 self.pending.push_back(Pending { seq: position.seq, from, token, outcome, weight: write.weight() });
             }
             _ => self.answer(from, write, outcome),
