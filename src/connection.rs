@@ -270,9 +270,9 @@ impl Connection {
         type Next = (Box<dyn Session>, Flow);
         let (next, flow) = self.call(around, |_, context| -> Next {
             match upgrade {
-                Upgrade::Sse { target } => (Box::new(SseSession::open(context, target)), Flow::Continue),
-                Upgrade::WebSocket { target, format } => {
-                    let (session, flow) = RecordsSession::open(context, target, format);
+                Upgrade::Sse { watch } => (Box::new(SseSession::open(context, watch)), Flow::Continue),
+                Upgrade::WebSocket { watch, format } => {
+                    let (session, flow) = RecordsSession::open(context, watch, format);
                     (Box::new(session), flow)
                 }
                 Upgrade::MqttOverWebSocket { incoming, outgoing } => {

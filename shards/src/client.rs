@@ -52,6 +52,8 @@ pub struct Behind {
     pub partly: Option<(Position, u64)>,
     /// Where `from` stands in the log, to find it quickly.
     pub hint: Option<Location>,
+    /// Of a stream that goes on: nothing is left out until it has caught up.
+    pub everything: bool,
     /// The shard has been asked for the next events.
     pub asked: bool,
 }
@@ -75,6 +77,10 @@ pub struct Client {
     behind: Vec<Behind>,
     /// Its subscriptions, by their number at this shard.
     pub subscriptions: Vec<u32>,
+    /// It acknowledges nothing (SSE, WebSocket): when it falls behind it is given the newest states.
+    pub is_stream: bool,
+    /// Events that were left out for it since it was last told of that.
+    pub skipped: u64,
     /// Its session outlives the connection: what QoS 2 promises must be on disk before it is said.
     pub is_durable: bool,
     /// Frames that wait for that.
@@ -115,6 +121,8 @@ impl Client {
             inflight: VecDeque::new(),
             behind: Vec::new(),
             subscriptions: Vec::new(),
+            is_stream: false,
+            skipped: 0,
             is_durable,
             held: Vec::new(),
             covered: 0,
@@ -131,6 +139,11 @@ impl Client {
             checks: 0,
             is_gone: false,
         }
+    }
+
+    /// A reader of a stream.
+    pub fn stream(encoding: u8) -> Client {
+        Client { is_stream: true, encoding, ..Client::new(u16::MAX, false) }
     }
 
     /// How many more messages may be sent now.
@@ -176,7 +189,8 @@ impl Client {
         let again = self.inflight.iter().filter(|own| own.phase != Phase::Released);
         self.again = again.map(|own| own.packet_id).collect();
         let behind = progress.positions.iter().enumerate();
-        self.behind = behind.map(|(shard, from)| Behind::new(shard as u16, *from)).collect();
+        let everything = self.is_stream;
+        self.behind = behind.map(|(shard, from)| Behind { everything, ..Behind::new(shard as u16, *from) }).collect();
     }
 
     /// The acknowledgement that ends a message. `None`: nothing of this identifier waits for it.
@@ -261,7 +275,7 @@ impl Client {
     /// Whether an event of this quality will be read from the log later.
     pub fn reads_later(&self, shard: u16, qos: u8) -> bool {
         let own = self.behind.iter().find(|own| own.shard == shard);
-        own.is_some_and(|own| qos > 0 || own.from_at_most_once.is_some())
+        own.is_some_and(|own| qos > 0 || own.everything || own.from_at_most_once.is_some())
     }
 
     /// An event could not be sent. `everything`: neither could one of QoS 0 after it.
@@ -311,7 +325,7 @@ impl Behind {
     }
 
     pub fn new(shard: u16, from: Position) -> Behind {
-        Behind { shard, from, from_at_most_once: None, partly: None, hint: None, asked: false }
+        Behind { shard, from, from_at_most_once: None, partly: None, hint: None, everything: false, asked: false }
     }
 }
 

@@ -174,6 +174,11 @@ pub enum Control {
         table: TableId,
         filter: KeyFilter,
     },
+    /// The sender has live queries of the table, or no more.
+    Watch {
+        table: TableId,
+        on: bool,
+    },
     /// The next records behind a place.
     Scan {
         scan: ScanRef,

@@ -11,6 +11,8 @@ pub enum EventKind {
     Put,
     Delete,
     Message,
+    /// A record is no longer what a live query wants. Only its subscribers hear of this.
+    Leave,
 }
 
 /// What a publisher asks of the delivery; kept in the log with the event.
@@ -41,6 +43,8 @@ pub struct Event {
     pub reached: Position,
     pub terms: Terms,
     pub body: Body,
+    /// The document that it replaces or deletes, where some shard has live queries of the table.
+    pub previous: Option<Bytes>,
 }
 
 /// An encoded key, properties (encoded by a protocol; not looked into here) and a canonical document in one allocation.

@@ -14,6 +14,7 @@ pub mod index;
 pub mod key;
 pub mod limits;
 pub mod link;
+mod live;
 pub mod log;
 pub mod manifest;
 pub mod outbox;

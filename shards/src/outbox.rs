@@ -433,8 +433,11 @@ impl Outboxes {
                 if outbox.is_behind && client.reads_later(shard, qos) {
                     return;
                 }
-                if is_full || (qos > 0 && client.room() == 0) {
-                    client.fall_behind(shard, position, is_full);
+                // A stream that is behind on one shard reads all of them from their logs: what it is told of its place
+                // must be true.
+                let follows = client.is_stream && outbox.is_behind;
+                if is_full || follows || (qos > 0 && client.room() == 0) {
+                    client.fall_behind(shard, position, is_full || follows);
                     outbox.is_behind = true;
                     outbox.stalled = true;
                     return;
@@ -532,7 +535,7 @@ impl Outboxes {
         outbox.in_flight = true;
         let buffer = std::mem::take(&mut outbox.waiting);
         outbox.in_flight_bytes = buffer.len();
-        if outbox.client.is_some() {
+        if outbox.client.as_ref().is_some_and(|client| !client.is_stream) {
             self.counters[Counter::BytesSent] += outbox.in_flight_bytes as u64;
         }
         Some(buffer)

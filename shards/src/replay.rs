@@ -16,19 +16,49 @@ pub struct ReplayRequest {
 }
 
 pub enum Wanted {
-    /// Nothing but to know whether everything after this is still in the log.
-    Check(Position),
+    /// Nothing but to know whether everything after this is still in the log. `is_exact`: and whether it is a place in
+    /// the log as it is now, after crashes.
+    Check { start: Start, is_exact: bool },
     /// What was in flight: these events (in order) and the current state of these records.
     Again { events: Vec<Position>, rows: Vec<(TableId, Box<[u8]>)> },
     /// The next events.
     After {
         from: Position,
         hint: Option<Location>,
-        /// After this, also what is delivered at most once.
-        at_most_once: Option<Position>,
+        mode: Mode,
         /// So many at most.
         count: usize,
     },
+}
+
+/// Where to begin.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Start {
+    /// After this.
+    Position(Position),
+    /// After this time, in microseconds since 1970.
+    Time(u64),
+}
+
+/// Where a stream begins.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StreamStart {
+    /// After these places of all shards.
+    Positions(Vec<Position>),
+    /// After this time, in microseconds since 1970.
+    Time(u64),
+}
+
+/// Which events.
+#[derive(Clone, Copy, Debug)]
+pub enum Mode {
+    /// Those that are delivered at least once; after `at_most_once` newest states as well.
+    Reliable {
+        at_most_once: Option<Position>,
+    },
+    /// Newest states.
+    Newest,
+    Everything,
 }
 
 /// The answer.
@@ -40,12 +70,11 @@ pub struct Replayed {
 pub enum Answer {
     Checked {
         is_complete: bool,
+        /// The place itself, or one not after the time.
+        from: Position,
     },
     /// Events in order, then rows, as puts without a position of their own.
-    Again {
-        events: Vec<Event>,
-        rows: Vec<Event>,
-    },
+    Again { events: Vec<Event>, rows: Vec<Event> },
     After {
         events: Vec<ReplayedEvent>,
         /// Everything up to here was looked at.

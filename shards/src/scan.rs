@@ -193,8 +193,9 @@ impl Scan {
         source.rows.extend(chunk.rows);
     }
 
-    /// What an event that matches target number `target` means to the reader.
-    pub fn apply(&mut self, target: usize, event: &Event) -> Verdict {
+    /// What an event that matches target number `target` means to the reader. `is_wanted`: the record has a place among
+    /// the rows after it.
+    pub fn apply(&mut self, target: usize, event: &Event, is_wanted: bool) -> Verdict {
         if event.kind == EventKind::Message || target < self.at {
             return Verdict::Deliver;
         }
@@ -211,12 +212,12 @@ impl Scan {
         if source.done || source.upto.as_deref().is_some_and(|upto| key <= upto) {
             let place = source.rows.binary_search_by(|row| row.body.key().cmp(key));
             let row = Row { version: event.version, terms: event.terms, body: event.body.clone(), place: None };
-            match (place, event.kind) {
-                (Ok(at), EventKind::Delete) => {
+            match (place, is_wanted) {
+                (Ok(at), false) => {
                     source.rows.remove(at);
                 }
-                (Ok(at), _) => source.rows[at] = row,
-                (Err(_), EventKind::Delete) => {}
+                (Ok(at), true) => source.rows[at] = row,
+                (Err(_), false) => {}
                 // A reader that has stopped must not gather all that is new: what lies beyond is fetched again later.
                 (Err(at), _) if source.rows.len() >= 2 * SCAN_CHUNK_RECORDS && !source.asked => {
                     source.rows.truncate(at);

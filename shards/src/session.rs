@@ -113,6 +113,8 @@ pub struct StoredSubscription {
     /// Of payloads; the protocol's affair.
     pub format: u8,
     pub since: Option<Arc<[Position]>>,
+    /// Of a live query; the protocol's affair.
+    pub query: Option<Box<str>>,
 }
 
 /// What is kept of a session.
@@ -195,13 +197,15 @@ impl<'a> Values<'a> {
     }
 
     fn subscription(&mut self) -> Option<StoredSubscription> {
-        self.array()?;
+        let count = self.array()?;
         let filter = self.text()?.into();
         let (qos, flags) = (self.uint()?.min(2) as u8, self.uint()?);
         let identifier = self.optional()?.map(|identifier| identifier as u32);
         let format = self.uint()? as u8;
         let since = self.positions()?;
+        let query = if count > 6 { Some(self.text()?.into()) } else { None };
         Some(StoredSubscription {
+            query,
             filter,
             qos,
             no_local: flags & 1 != 0,
@@ -270,7 +274,7 @@ impl StoredSession {
         out.write_str("subscriptions");
         out.write_array(self.subscriptions.len() as u32);
         for own in &self.subscriptions {
-            out.write_array(6);
+            out.write_array(6 + u32::from(own.query.is_some()));
             out.write_str(&own.filter);
             out.write_uint(own.qos.into());
             let flags = [own.no_local, own.retain_as_published, own.is_unfinished];
@@ -278,6 +282,9 @@ impl StoredSession {
             optional(own.identifier.map(u64::from), &mut out);
             out.write_uint(own.format.into());
             write_positions(own.since.as_deref().unwrap_or_default(), &mut out);
+            if let Some(query) = &own.query {
+                out.write_str(query);
+            }
         }
         out.write_str("positions");
         write_positions(&self.progress.positions, &mut out);
@@ -477,8 +484,9 @@ mod tests {
                           identifier in any::<Option<u32>>(), format in any::<u8>(),
                           since in proptest::collection::vec(position(), 0..3)) -> StoredSubscription {
             let since = (!since.is_empty()).then(|| since.into());
-            let filter = filter.into();
-            StoredSubscription { filter, qos, no_local, retain_as_published: rap, identifier, is_unfinished, format, since }
+            let filter: Box<str> = filter.into();
+            let query = (qos == 0).then(|| filter.clone());
+            StoredSubscription { filter, qos, no_local, retain_as_published: rap, identifier, is_unfinished, format, since, query }
         }
     }
 

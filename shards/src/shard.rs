@@ -34,8 +34,8 @@ use crate::log::recover::{self, Place, Recovery, RecoveryError};
 use crate::log::{Location, Log, Position, Unreadable, index};
 use crate::outbox::{Frames, Outboxes};
 use crate::progress::Progress;
-use crate::query::Query;
 use crate::query::plan::Plan;
+use crate::query::{Query, Scratch};
 use crate::replay::ReplayRequest;
 use crate::scan::{Scan, ScanRef};
 use crate::schema::{TableDef, TableId};
@@ -133,6 +133,9 @@ pub struct Shard {
     encoder: Box<dyn Encoder>,
     frames: Frames,
     key_text: String,
+    query_scratch: Scratch,
+    /// Reused memory: what a live query selects of a record.
+    selected: Vec<u8>,
     /// How far each shard's events have been delivered here.
     seen: Vec<Position>,
     /// What peers were last told of this shard, and when.
@@ -286,6 +289,8 @@ impl Shard {
             encoder: parts.encoder,
             frames: Frames::default(),
             key_text: String::new(),
+            query_scratch: Scratch::default(),
+            selected: Vec::new(),
             seen: vec![Position::default(); shards],
             told: (Position::default(), 0),
             replays: VecDeque::new(),
@@ -431,6 +436,10 @@ impl Shard {
                 let chunk = self.chunk(table, &filter, plan.as_deref(), after.as_deref());
                 let position = self.reached();
                 self.send_data(from, Data::Chunk { scan, chunk, position });
+            }
+            Control::Watch { table, on } => {
+                let watchers = &mut self.table_mut(table).watchers;
+                *watchers = *watchers & !(1 << from) | u64::from(on) << from;
             }
             Control::Credit { weight } => self.outstanding -= weight as usize,
             Control::ForgetSession { session } => {

@@ -8,6 +8,7 @@ use crate::command::ConnectionRef;
 use crate::event::Event;
 use crate::log::Position;
 use crate::outbox::FrameKind;
+use crate::query::Query;
 use crate::scan::ScanRef;
 use crate::topic::Target;
 use std::sync::Arc;
@@ -37,8 +38,12 @@ pub struct Request {
     pub snapshot: bool,
     /// Of a client that is behind: what it was to be given begins after these positions of the shards.
     pub since: Option<Arc<[Position]>>,
+    /// Of what is read from the log only what was written after this time, in microseconds since 1970.
+    pub after_us: u64,
     /// It is shared with the other members of the group of this name (MQTT 5 §4.8.2).
     pub group: Option<Box<str>>,
+    /// Of one target: only records that the query wants, and of them what it selects.
+    pub query: Option<Arc<Query>>,
 }
 
 impl Request {
@@ -54,7 +59,9 @@ impl Request {
             identifier: None,
             snapshot: true,
             since: None,
+            after_us: 0,
             group: None,
+            query: None,
         }
     }
 }
@@ -83,6 +90,9 @@ pub(crate) struct Subscription {
     pub identifier: Option<u32>,
     pub snapshot: bool,
     pub since: Option<Arc<[Position]>>,
+    pub after_us: u64,
+    /// The number of its live query, at the table of its target.
+    pub query: Option<u32>,
     pub state: State,
     /// Per target, where this subscription stands in the list of live subscribers.
     pub places: Vec<u32>,
@@ -111,11 +121,13 @@ pub(crate) struct Subscribers {
     pub live: Vec<Subscriber>,
     /// Not live yet: subscription and number of the target.
     pub joining: Vec<(u32, u16)>,
+    /// Subscriptions to live queries under this filter: they stand in lists of their own.
+    pub queries: u32,
 }
 
 impl Subscribers {
     pub fn is_empty(&self) -> bool {
-        self.live.is_empty() && self.joining.is_empty()
+        self.live.is_empty() && self.joining.is_empty() && self.queries == 0
     }
 }
 

@@ -7,6 +7,7 @@ use crate::event::{Body, Terms};
 use crate::index::{Index, Indexes, Range};
 use crate::key::{KeyCodec, decode_integer};
 use crate::limits::{SCAN_CHUNK_BYTES, SCAN_CHUNK_RECORDS, SCAN_LOOKED_AT};
+use crate::live::LiveQueries;
 use crate::log::{Location, Log};
 use crate::query::plan::{Known, Order, Plan};
 use crate::query::{Condition, Query, Scratch, order, values};
@@ -52,6 +53,10 @@ pub struct Table {
     uncommitted: BTreeMap<Box<[u8]>, Uncommitted>,
     pub(crate) subscribers: Tree<Subscribers>,
     pub(crate) interest: Tree<ShardSet>,
+    /// Of this shard's subscribers.
+    pub(crate) live: LiveQueries,
+    /// Shards that have live queries: they are told what a record was before.
+    pub(crate) watchers: ShardSet,
     /// The next key this shard generates, where keys are numbers.
     next_key: i64,
 }
@@ -67,6 +72,8 @@ impl Table {
             uncommitted: BTreeMap::new(),
             subscribers: Tree::default(),
             interest: Tree::default(),
+            live: LiveQueries::default(),
+            watchers: 0,
             next_key: 1,
         }
     }

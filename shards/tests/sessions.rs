@@ -27,6 +27,7 @@ fn session(number: u64) -> StoredSession {
         is_unfinished: false,
         format: 0,
         since: None,
+        query: None,
     };
     let position = Position { epoch: 3, seq: 1_000_000 + number };
     let inflight = |packet_id| Inflight {

@@ -86,8 +86,8 @@ impl FrameEncoder {
         let mut content_type = property::content_type_of(stored);
         let mut payload_format = property::payload_format_of(stored);
         match (context.kind, document::opaque(context.document)) {
-            (EventKind::Delete, _) if self.null_on_delete => self.payload.extend_from_slice(b"null"),
-            (EventKind::Delete, _) => {}
+            (EventKind::Delete | EventKind::Leave, _) if self.null_on_delete => self.payload.extend_from_slice(b"null"),
+            (EventKind::Delete | EventKind::Leave, _) => {}
             (_, _) if context.document.is_empty() => {}
             (_, Some((own_type, data))) => {
                 content_type = content_type.or(Some(own_type).filter(|own_type| *own_type != OCTET_STREAM));
@@ -138,22 +138,29 @@ impl FrameEncoder {
             frame.push(b'\n');
         }
         frame.extend_from_slice(b"data: ");
-        write_json_envelope(context, frame);
+        write_json_envelope(context, None, frame);
         frame.extend_from_slice(b"\n\n");
         write_chunk(frame, out);
         Encoded { packet_id_at: None, payload_bytes: None }
     }
 
-    fn web_socket(&mut self, format: Format, context: &FrameContext<'_>, out: &mut Vec<u8>) -> Encoded {
+    fn web_socket(
+        &mut self,
+        format: Format,
+        kind: FrameKind,
+        context: &FrameContext<'_>,
+        out: &mut Vec<u8>,
+    ) -> Encoded {
         self.packet.clear();
+        let seen = Some(context.seen).filter(|_| kind.has(FrameKind::POSITION));
         let opcode = match format {
             Format::Json => {
-                write_json_envelope(context, &mut self.packet);
+                write_json_envelope(context, seen, &mut self.packet);
                 Opcode::Text
             }
             binary => {
                 self.payload.clear();
-                write_envelope(context, &mut self.payload);
+                write_envelope(context, seen, &mut self.payload);
                 format::encode(binary, &self.payload, &mut self.packet);
                 Opcode::Binary
             }
@@ -173,7 +180,7 @@ impl Encoder for FrameEncoder {
             Protocol::MqttV4OverWebSocket => self.mqtt(Version::V4, true, format, kind, context, out),
             Protocol::MqttV5OverWebSocket => self.mqtt(Version::V5, true, format, kind, context, out),
             Protocol::Sse => Some(self.sse(kind, context, out)),
-            Protocol::WebSocket => Some(self.web_socket(format, context, out)),
+            Protocol::WebSocket => Some(self.web_socket(format, kind, context, out)),
         }
     }
 }
@@ -195,11 +202,13 @@ fn type_of(kind: EventKind) -> &'static str {
         EventKind::Put => "put",
         EventKind::Delete => "delete",
         EventKind::Message => "message",
+        EventKind::Leave => "leave",
     }
 }
 
-/// The envelope of compat §4: `{id, localTime, value, version, type}`.
-fn write_json_envelope(context: &FrameContext<'_>, out: &mut Vec<u8>) {
+/// The envelope of compat §4: `{id, localTime, value, version, type}`; and `skipped`, where events were left out since
+/// the last one, and `position`, where the protocol has no other place for it.
+fn write_json_envelope(context: &FrameContext<'_>, seen: Option<&[Position]>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"id\":");
     let mut id = Vec::new();
     match context.codec {
@@ -222,12 +231,22 @@ fn write_json_envelope(context: &FrameContext<'_>, out: &mut Vec<u8>) {
     format::write_float(context.version.as_millis(), out);
     out.extend_from_slice(b",\"type\":\"");
     out.extend_from_slice(type_of(context.kind).as_bytes());
-    out.extend_from_slice(b"\"}");
+    out.push(b'"');
+    if context.skipped > 0 {
+        out.extend_from_slice(b",\"skipped\":");
+        out.extend_from_slice(itoa::Buffer::new().format(context.skipped).as_bytes());
+    }
+    if let Some(seen) = seen {
+        out.extend_from_slice(b",\"position\":\"");
+        write_positions(seen, out);
+        out.push(b'"');
+    }
+    out.push(b'}');
 }
 
 /// The same as a canonical document.
-fn write_envelope(context: &FrameContext<'_>, out: &mut Vec<u8>) {
-    out.write_map(5);
+fn write_envelope(context: &FrameContext<'_>, seen: Option<&[Position]>, out: &mut Vec<u8>) {
+    out.write_map(5 + u32::from(context.skipped > 0) + u32::from(seen.is_some()));
     out.write_str("id");
     if context.key.is_empty() {
         out.write_null();
@@ -246,4 +265,14 @@ fn write_envelope(context: &FrameContext<'_>, out: &mut Vec<u8>) {
     out.write_float(context.version.as_millis());
     out.write_str("type");
     out.write_str(type_of(context.kind));
+    if context.skipped > 0 {
+        out.write_str("skipped");
+        out.write_uint(context.skipped);
+    }
+    if let Some(seen) = seen {
+        let mut text = Vec::new();
+        write_positions(seen, &mut text);
+        out.write_str("position");
+        out.write_str(std::str::from_utf8(&text).unwrap_or_default());
+    }
 }

@@ -13,6 +13,7 @@ pub mod payload;
 mod percent;
 pub mod query;
 pub mod sse;
+pub mod watch;
 pub mod ws;
 
 use format::{Decoder, Format};
@@ -151,11 +152,11 @@ pub enum Flow {
 #[derive(Debug)]
 pub enum Upgrade {
     Sse {
-        target: Target,
+        watch: watch::Watch,
     },
     /// Records of a path; `Err`: the reason with which to close at once.
     WebSocket {
-        target: Result<Target, (u16, String)>,
+        watch: Result<watch::Watch, (u16, String)>,
         format: Format,
     },
     /// MQTT in binary frames; the upgrade's `Content-Type` and `Accept` say what payloads are.

@@ -4,32 +4,35 @@
 use super::format::Format;
 use super::frames::{Encoding, Protocol};
 use super::framing::write_chunk;
+use super::watch::{Progress, RESET, Stream, Watch};
 use super::{Context, Flow, Session};
+use shards::client::Client;
 use shards::command::Completion;
-use shards::subscription::{Request, SubscriptionRef};
-use shards::topic::Target;
 
 /// A comment is sent when the stream was silent for so long: proxies and clients give silent streams up.
 const COMMENT_US: u64 = 15_000_000;
 
 pub struct SseSession {
-    subscription: Option<SubscriptionRef>,
+    stream: Stream,
     next_comment_us: u64,
 }
 
 impl SseSession {
     /// The response head has been written already.
-    pub fn open(context: &mut Context<'_>, target: Target) -> SseSession {
-        let encoding = Encoding { protocol: Protocol::Sse, format: Format::Json };
-        let subscription = context.shard.subscribe(Request::new(context.connection, vec![target], encoding.code()));
-        SseSession { subscription: Some(subscription), next_comment_us: context.ticks_us() + COMMENT_US }
-    }
-
-    fn leave(&mut self, context: &mut Context<'_>) {
-        if let Some(subscription) = self.subscription.take() {
-            context.shard.unsubscribe(subscription);
+    pub fn open(context: &mut Context<'_>, watch: Watch) -> SseSession {
+        let encoding = Encoding { protocol: Protocol::Sse, format: Format::Json }.code();
+        context.shard.outboxes.attach(context.connection, Client::stream(encoding));
+        let mut stream = Stream::open(context, watch, encoding);
+        if stream.must_reset(context) {
+            write_reset(context);
         }
+        SseSession { stream, next_comment_us: context.ticks_us() + COMMENT_US }
     }
+}
+
+/// Says that events are missing: the place that the client has come to is gone. The current records follow.
+fn write_reset(context: &mut Context<'_>) {
+    context.write(|out| write_chunk([b"data: ", RESET.as_bytes(), b"\n\n"].concat().as_slice(), out));
 }
 
 impl Session for SseSession {
@@ -39,17 +42,14 @@ impl Session for SseSession {
     }
 
     fn complete(&mut self, context: &mut Context<'_>, completion: Completion) -> Flow {
-        match completion {
-            Completion::Subscribed { subscription, .. } => {
-                context.shard.start(subscription);
-                Flow::Continue
-            }
-            Completion::Overflowed { .. } => {
-                self.leave(context);
-                Flow::Close
-            }
-            _ => Flow::Continue,
+        if matches!(completion, Completion::Overflowed { .. }) {
+            self.stream.leave(context);
+            return Flow::Close;
         }
+        if self.stream.complete(context, &completion) == Progress::Reset {
+            write_reset(context);
+        }
+        Flow::Continue
     }
 
     fn deadline(&self) -> Option<u64> {
@@ -66,12 +66,12 @@ impl Session for SseSession {
     }
 
     fn stop(&mut self, context: &mut Context<'_>) -> Flow {
-        self.leave(context);
+        self.stream.leave(context);
         context.write(|out| out.extend_from_slice(b"0\r\n\r\n")); // the end of the chunked body
         Flow::Close
     }
 
     fn end(&mut self, context: &mut Context<'_>) {
-        self.leave(context);
+        self.stream.leave(context);
     }
 }

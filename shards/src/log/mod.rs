@@ -551,6 +551,28 @@ impl Log {
         ControlFlow::Continue(())
     }
 
+    /// Whether a position is a place in this log: not of another one, and not taken back by a crash.
+    pub fn knows(&self, position: Position) -> bool {
+        if position.epoch >= self.epoch {
+            return position <= self.position();
+        }
+        let later = self
+            .sealed
+            .iter()
+            .find(|sealed| sealed.index.as_ref().is_some_and(|index| index.end().epoch > position.epoch));
+        position.seq < later.map_or(self.active.first_seq, |sealed| sealed.first_seq)
+    }
+
+    /// A place before everything that happened after a time (microseconds since 1970), and not long before it.
+    pub fn before_time(&self, at_us: u64) -> Position {
+        let earlier = self.sealed.iter().filter_map(|sealed| sealed.index.as_ref());
+        let earlier = earlier.take_while(|index| index.max_version().0 <= at_us);
+        earlier.last().map_or(Position::default(), |index| Position {
+            epoch: index.end().epoch,
+            seq: index.end().next_seq.saturating_sub(1),
+        })
+    }
+
     /// Has a job done, after those that were asked for earlier.
     pub fn enqueue(&mut self, job: Job) {
         self.jobs.push_back(job);

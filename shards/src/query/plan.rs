@@ -56,7 +56,7 @@ fn bound(bound: &Bound<Scalar>) -> Option<&Scalar> {
 }
 
 /// Where in an index everything lies that passes a test; `None`: that cannot be said.
-fn ranges(comparison: &Comparison) -> Option<Vec<Range>> {
+pub(crate) fn ranges(comparison: &Comparison) -> Option<Vec<Range>> {
     let point = |value: &Scalar| Range::beginning(order::cut(value));
     Some(match comparison {
         Comparison::Equal(value) => vec![point(value)],

@@ -7,13 +7,16 @@ use crate::command::{Completion, ConnectionRef, Control};
 use crate::event::{Event, EventKind};
 use crate::key::KeyCodec;
 use crate::limits::INDEXED_PER_TURN;
+use crate::live::LiveQuery;
 use crate::log::Position;
 use crate::outbox::{Encoded, FrameKind, Frames, Origin, Outboxes};
+use crate::query::Query;
 use crate::query::plan::Plan;
+use crate::query::project::Subject;
 use crate::scan::{Chunk, Row, ScanRef, Step, Verdict, owner};
 use crate::schema::{TableDef, TableId};
 use crate::subscription::{
-    DETAILED, QOS, RETAIN_AS_PUBLISHED, Request, State, Subscriber, Subscription, SubscriptionRef,
+    DETAILED, QOS, RETAIN_AS_PUBLISHED, Request, State, Subscriber, Subscribers, Subscription, SubscriptionRef,
 };
 use crate::topic::{KeyFilter, Target};
 use std::sync::Arc;
@@ -39,6 +42,8 @@ pub struct FrameContext<'a> {
     pub identifiers: &'a [u32],
     /// How far each shard has come, as a subscriber that is live has seen it.
     pub seen: &'a [Position],
+    /// Events that were left out for this subscriber since its last frame.
+    pub skipped: u64,
 }
 
 /// Turns events into the bytes of a protocol: called once per event and kind of frame, however many subscribers.
@@ -48,7 +53,7 @@ pub trait Encoder: Send {
 }
 
 /// The kind of frame in which a subscriber hears of an event.
-fn kind_for(subscriber: &Subscriber, event: &Event) -> FrameKind {
+pub(super) fn kind_for(subscriber: &Subscriber, event: &Event) -> FrameKind {
     let kind = subscriber.kind.with_qos((subscriber.options & QOS).min(event.terms.qos));
     let retain = subscriber.options & RETAIN_AS_PUBLISHED != 0 && event.kind != EventKind::Message;
     if retain { kind.with(FrameKind::RETAIN) } else { kind }
@@ -100,6 +105,7 @@ pub(super) fn context<'a>(
         topic_alias: None,
         identifiers,
         seen,
+        skipped: 0,
     }
 }
 
@@ -107,6 +113,7 @@ impl Shard {
     /// Delivers an event to the connections of this shard.
     pub(super) fn deliver(&mut self, event: &Event) {
         let Shard { tables, subscriptions, scans, outboxes, encoder, frames, key_text, seen, now_us, .. } = self;
+        let (query_scratch, selected) = (&mut self.query_scratch, &mut self.selected);
         let own = &mut seen[usize::from(event.shard)];
         *own = event.reached.max(*own);
         let table = &mut tables[usize::from(event.table.0)];
@@ -151,7 +158,9 @@ impl Shard {
                 let Some(subscription) = subscriptions.get(index as usize) else { continue };
                 let verdict = match subscription.state {
                     State::Scanning(scan) => {
-                        scans.get_mut(scan.index as usize).map(|open| open.scan.apply(usize::from(target), event))
+                        let is_wanted = event.kind != EventKind::Delete;
+                        let scan = scans.get_mut(scan.index as usize).map(|open| &mut open.scan);
+                        scan.map(|scan| scan.apply(usize::from(target), event, is_wanted))
                     }
                     // Before the scan: state comes with it; without one, what happens from here on is news.
                     _ if subscription.snapshot && event.kind != EventKind::Message => Some(Verdict::Absorbed),
@@ -173,6 +182,58 @@ impl Shard {
                 }
             }
         }
+        if !table.live.is_empty() {
+            let before = event.previous.as_deref().unwrap_or_default();
+            for number in table.live.concerned([before, event.body.document()]) {
+                let LiveQuery { filter, query, subscribers } = table.live.get(number);
+                if !filter.matches(text) {
+                    continue;
+                }
+                let was = !before.is_empty() && query.matches(before, query_scratch);
+                let is = !event.body.document().is_empty() && query.matches(event.body.document(), query_scratch);
+                let kind = match event.kind {
+                    EventKind::Put | EventKind::Message if is => event.kind,
+                    EventKind::Put if was => EventKind::Leave,
+                    EventKind::Delete if was => EventKind::Delete,
+                    EventKind::Put => EventKind::Leave,
+                    _ => continue,
+                };
+                selected.clear();
+                if is {
+                    let (codec, key, version) = (table.codec, event.body.key(), event.version);
+                    let expires_ms = event.terms.expires_ms;
+                    let subject = Subject { codec, key, version, expires_ms, document: event.body.document() };
+                    query.select.project(&subject, selected);
+                }
+                frames.clear();
+                let context = FrameContext { kind, document: selected, ..context };
+                let mut push = |subscriber: &Subscriber, flags: u8| {
+                    // What was not there before does not leave; but a scan may hold it.
+                    if kind == EventKind::Leave && !was {
+                        return;
+                    }
+                    let kind = kind_for(subscriber, event).with(flags);
+                    if let Some(frame) = frames.get(kind, |out| encoder.encode(kind, &context, out)) {
+                        outboxes.push(subscriber.connection, frame, &origin);
+                    }
+                };
+                subscribers.live.iter().for_each(|subscriber| push(subscriber, FrameKind::POSITION));
+                for &(index, target) in &subscribers.joining {
+                    let Some(subscription) = subscriptions.get(index as usize) else { continue };
+                    let verdict = match subscription.state {
+                        State::Scanning(scan) => {
+                            let scan = scans.get_mut(scan.index as usize).map(|open| &mut open.scan);
+                            scan.map(|scan| scan.apply(usize::from(target), event, is))
+                        }
+                        _ if subscription.snapshot && event.kind != EventKind::Message => Some(Verdict::Absorbed),
+                        _ => Some(Verdict::Deliver),
+                    };
+                    if verdict == Some(Verdict::Deliver) {
+                        push(&subscription.subscriber(index, usize::from(target)), 0);
+                    }
+                }
+            }
+        }
         for group in groups {
             self.share_out(group, event);
         }
@@ -185,13 +246,31 @@ impl Shard {
             return self.join_group(&group, request);
         }
         let connection = request.connection;
+        let live = request.query.clone();
         let (subscription, targets) = self.insert_subscription(request, State::Joining { missing: usize::MAX });
         let index = subscription.index;
+        if let (Some(query), Some(target)) = (live, targets.first()) {
+            let table = self.table_mut(target.table);
+            let was_empty = table.live.is_empty();
+            let number = table.live.enter(&target.filter, &query);
+            self.subscriptions[index as usize].query = Some(number);
+            if was_empty {
+                self.watch(target.table, true);
+            }
+        }
         self.note_overlaps(connection, index);
         let mut asked = 0;
         for (number, target) in targets.iter().enumerate() {
-            let subscribers = self.table_mut(target.table).subscribers.entry(&target.filter);
-            subscribers.joining.push((index, number as u16));
+            let query = self.subscriptions[index as usize].query;
+            let table = self.table_mut(target.table);
+            let subscribers = table.subscribers.entry(&target.filter);
+            match query {
+                None => subscribers.joining.push((index, number as u16)),
+                Some(query) => {
+                    subscribers.queries += 1;
+                    table.live.subscribers(query).joining.push((index, number as u16));
+                }
+            }
             for shard in self.peers_of(target) {
                 let filter = target.filter.clone();
                 self.links.send_control(shard, Control::Interest { table: target.table, filter, subscription });
@@ -203,6 +282,20 @@ impl Shard {
             self.subscribed(subscription);
         }
         subscription
+    }
+
+    /// Tells all shards whether this one has live queries of a table.
+    fn watch(&mut self, table: TableId, on: bool) {
+        for shard in 0..self.shards() as u16 {
+            self.send_control(shard, Control::Watch { table, on });
+        }
+    }
+
+    /// The query of a subscription that has one.
+    pub(super) fn live_query(&self, index: u32) -> Option<Arc<Query>> {
+        let subscription = &self.subscriptions[index as usize];
+        let table = self.table(subscription.targets.first()?.table);
+        Some(table.live.get(subscription.query?).query.clone())
     }
 
     /// Gives a subscription its number.
@@ -221,6 +314,8 @@ impl Shard {
             options,
             no_local: request.no_local,
             identifier: request.identifier,
+            query: None,
+            after_us: request.after_us,
             snapshot: request.snapshot,
             since: request.since,
             state,
@@ -237,8 +332,12 @@ impl Shard {
             subscriptions[index as usize].options |= DETAILED;
         }
         for &other in &client.subscriptions {
-            let is_shared = matches!(subscriptions[other as usize].state, State::Shared { .. });
-            if is_shared || !subscriptions[other as usize].overlaps(&subscriptions[index as usize]) {
+            let is_apart = |own: &Subscription| own.query.is_some() || matches!(own.state, State::Shared { .. });
+            let (other_one, own) = (&subscriptions[other as usize], &subscriptions[index as usize]);
+            if is_apart(other_one)
+                || is_apart(own)
+                || !subscriptions[other as usize].overlaps(&subscriptions[index as usize])
+            {
                 continue;
             }
             for number in [other, index] {
@@ -309,7 +408,8 @@ impl Shard {
         if !snapshot {
             return self.go_live(subscription.index);
         }
-        let scan = self.open_scan(ScanOwner::Subscription(subscription.index), targets, None);
+        let plan = self.live_query(subscription.index).map(|query| Arc::new(Plan::by_key(query)));
+        let scan = self.open_scan(ScanOwner::Subscription(subscription.index), targets, plan);
         self.subscriptions[subscription.index as usize].state = State::Scanning(scan);
         self.pump(scan);
     }
@@ -317,8 +417,13 @@ impl Shard {
     fn go_live(&mut self, index: u32) {
         let targets = self.subscriptions[index as usize].targets.clone();
         for (number, target) in targets.iter().enumerate() {
-            let subscriber = self.subscriptions[index as usize].subscriber(index, number);
-            let subscribers = self.table_mut(target.table).subscribers.entry(&target.filter);
+            let own = &self.subscriptions[index as usize];
+            let (subscriber, query) = (own.subscriber(index, number), own.query);
+            let table = self.table_mut(target.table);
+            let subscribers = match query {
+                None => table.subscribers.entry(&target.filter),
+                Some(query) => table.live.subscribers(query),
+            };
             subscribers.joining.retain(|line| *line != (index, number as u16));
             subscribers.live.push(subscriber);
             let place = subscribers.live.len() as u32 - 1;
@@ -334,15 +439,15 @@ impl Shard {
             return self.forget_subscription(subscription);
         }
         let targets = found.targets.clone();
-        let is_live = matches!(found.state, State::Live);
+        let (is_live, query) = (matches!(found.state, State::Live), found.query);
         if let State::Scanning(scan) = found.state {
             self.close_scan(scan);
         }
         for (number, target) in targets.iter().enumerate() {
             let mut last = false;
             // It stays in the slab until all its lines are gone: two of them may stand in one list.
-            let subscriptions = &mut self.subscriptions;
-            self.tables[usize::from(target.table.0)].subscribers.edit(&target.filter, |subscribers| {
+            let Shard { subscriptions, tables, .. } = self;
+            let mut take_out = |subscribers: &mut Subscribers| {
                 if is_live {
                     let place = subscriptions[subscription.index as usize].places[number];
                     subscribers.live.swap_remove(place as usize);
@@ -352,9 +457,23 @@ impl Shard {
                 } else {
                     subscribers.joining.retain(|line| *line != (subscription.index, number as u16));
                 }
+            };
+            let table = &mut tables[usize::from(target.table.0)];
+            if let Some(query) = query {
+                take_out(table.live.subscribers(query));
+                table.live.leave(query);
+            }
+            table.subscribers.edit(&target.filter, |subscribers| {
+                match query {
+                    None => take_out(subscribers),
+                    Some(_) => subscribers.queries -= 1,
+                }
                 last = subscribers.is_empty();
                 last
             });
+            if query.is_some() && table.live.is_empty() {
+                self.watch(target.table, false);
+            }
             if last {
                 for shard in self.peers_of(target) {
                     let filter = target.filter.clone();
@@ -505,6 +624,14 @@ impl Shard {
         if last {
             kind = kind.with(FrameKind::POSITION);
         }
+        let mut document = row.body.document();
+        if let Some(query) = subscription.query {
+            let (codec, key, expires_ms) = (table.codec, row.body.key(), row.terms.expires_ms);
+            self.selected.clear();
+            let subject = Subject { codec, key, version: row.version, expires_ms, document };
+            table.live.get(query).query.select.project(&subject, &mut self.selected);
+            document = &self.selected;
+        }
         let context = FrameContext {
             table: definition,
             codec: table.codec,
@@ -513,11 +640,12 @@ impl Shard {
             key_text: text,
             version: row.version,
             properties: row.body.properties(),
-            document: row.body.document(),
+            document,
             expires_in_ms: row.terms.expires_ms.map(|at| at.saturating_sub(*now_us / 1000)),
             topic_alias: None,
             identifiers: subscription.identifier.as_slice(),
             seen,
+            skipped: 0,
         };
         if let Some(frame) = frames.own(kind, |out| encoder.encode(kind, &context, out)) {
             let origin = Origin::Row { table: subscription.targets[target].table, key: row.body.key() };

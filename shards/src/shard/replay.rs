@@ -2,7 +2,7 @@
 //! client's shard hands them out as far as there is room, and asks for the next.
 
 use super::Shard;
-use super::delivery::{Merged, context, merge};
+use super::delivery::{FrameContext, Merged, context, kind_for, merge};
 use super::sharing::is_group;
 use crate::client::{Inflight, Phase, Progress, Source};
 use crate::command::{Completion, ConnectionRef, Control, Data};
@@ -12,10 +12,11 @@ use crate::limits::{REPLAY_RECORDS_PER_TURN, SCAN_CHUNK_BYTES, SCAN_CHUNK_RECORD
 use crate::log::format::{Record, RecordKind};
 use crate::log::{Location, Position};
 use crate::outbox::{FrameKind, Origin};
-use crate::replay::{Answer, ReplayRequest, Replayed, ReplayedEvent, Wanted};
+use crate::query::project::Subject;
+use crate::replay::{Answer, Mode, ReplayRequest, Replayed, ReplayedEvent, Start, StreamStart, Wanted};
 use crate::scan::owner;
 use crate::schema::TableId;
-use crate::subscription::{State, Subscription, SubscriptionRef};
+use crate::subscription::{State, Subscriber, Subscription, SubscriptionRef};
 use crate::topic::Target;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -41,9 +42,14 @@ impl Shard {
         {
             let connection = request.connection;
             let answer = match &request.wanted {
-                Wanted::Check(position) => {
+                Wanted::Check { start, is_exact } => {
                     left -= 1;
-                    Answer::Checked { is_complete: self.holds_all_after(*position, &request.targets) }
+                    let from = match *start {
+                        Start::Position(position) => position,
+                        Start::Time(at_us) => self.log.before_time(at_us),
+                    };
+                    let is_known = !is_exact || self.log.knows(from);
+                    Answer::Checked { is_complete: is_known && self.holds_all_after(from, &request.targets), from }
                 }
                 Wanted::Again { events, rows } => {
                     left = left.saturating_sub(events.len() + rows.len());
@@ -100,11 +106,12 @@ impl Shard {
             reached: position,
             terms: record.terms,
             body: Body::with_properties(record.key, record.properties, record.document),
+            previous: None,
         }
     }
 
     fn read_after(&self, request: &ReplayRequest, left: &mut usize) -> Answer {
-        let Wanted::After { from, hint, at_most_once, count } = request.wanted else { return Answer::Gone };
+        let Wanted::After { from, hint, mode, count } = request.wanted else { return Answer::Gone };
         if !self.holds_all_after(from, &request.targets) {
             return Answer::Gone;
         }
@@ -136,9 +143,16 @@ impl Shard {
                 RecordKind::Delete => table.visible(record.key).is_none(),
                 RecordKind::Message => false,
             };
-            let wants_state = at_most_once.is_some_and(|after| position > after);
-            if record.terms.qos == 0 && !(wants_state && is_newest) {
-                left_out += u64::from(wants_state);
+            let (is_wanted, counts) = match mode {
+                Mode::Everything => (true, false),
+                Mode::Newest => (is_newest, true),
+                Mode::Reliable { at_most_once } => {
+                    let wants_state = at_most_once.is_some_and(|after| position > after);
+                    (record.terms.qos > 0 || wants_state && is_newest, wants_state)
+                }
+            };
+            if !is_wanted {
+                left_out += u64::from(counts);
                 return ControlFlow::Continue(());
             }
             bytes += record.key.len() + record.document.len();
@@ -231,9 +245,42 @@ impl Shard {
         }
         client.checks = shards;
         for shard in 0..shards {
-            let wanted = Wanted::Check(oldest[usize::from(shard)]);
+            let start = Start::Position(oldest[usize::from(shard)]);
+            let wanted = Wanted::Check { start, is_exact: false };
             self.send_control(shard, Control::Replay(ReplayRequest { connection, targets: targets.clone(), wanted }));
         }
+    }
+
+    /// A stream is to begin after some place: asks every shard whether all that has happened since is still there;
+    /// [`Completion::Checked`] follows. If so, subscribe (without current records) and [`Shard::resume_client`].
+    pub fn check_start(&mut self, connection: ConnectionRef, targets: Arc<[Target]>, start: &StreamStart) {
+        let shards = self.shards();
+        let Some(client) = self.outboxes.client(connection) else { return };
+        let positions = match start {
+            StreamStart::Positions(positions) => positions.clone(),
+            StreamStart::Time(_) => vec![Position::default(); shards],
+        };
+        client.resume(&Progress { positions: positions.clone(), inflight: Vec::new() });
+        (client.checks, client.is_gone) = (shards as u16, false);
+        self.outboxes.update_behind(connection);
+        for (shard, position) in positions.iter().enumerate().take(shards) {
+            let start = match start {
+                StreamStart::Positions(_) => Start::Position(*position),
+                StreamStart::Time(at_us) => Start::Time(*at_us),
+            };
+            let request =
+                ReplayRequest { connection, targets: targets.clone(), wanted: Wanted::Check { start, is_exact: true } };
+            self.send_control(shard as u16, Control::Replay(request));
+        }
+    }
+
+    /// A stream cannot go on from where it was: it begins anew.
+    pub fn begin_anew(&mut self, connection: ConnectionRef) {
+        if let Some(client) = self.outboxes.client(connection) {
+            client.behind().clear();
+            (client.has_begun, client.is_gone, client.skipped) = (true, false, 0);
+        }
+        self.outboxes.update_behind(connection);
     }
 
     /// Sends what was in flight again, then what has happened since.
@@ -292,7 +339,7 @@ impl Shard {
             return; // asked again when bytes have been sent
         }
         let Some(client) = outboxes.client(connection) else { return };
-        let count = client.room();
+        let (count, is_stream) = (client.room(), client.is_stream);
         if count == 0 {
             return; // asked again when something was acknowledged
         }
@@ -301,8 +348,13 @@ impl Shard {
         let mut requests = Vec::new();
         for behind in client.behind().iter_mut().filter(|behind| !behind.asked) {
             behind.asked = true;
-            let (from, hint, at_most_once) = (behind.from, behind.hint, behind.from_at_most_once);
-            requests.push((behind.shard, Wanted::After { from, hint, at_most_once, count }));
+            let (from, hint) = (behind.from, behind.hint);
+            let mode = match (behind.everything, is_stream) {
+                (true, _) => Mode::Everything,
+                (false, true) => Mode::Newest,
+                (false, false) => Mode::Reliable { at_most_once: behind.from_at_most_once },
+            };
+            requests.push((behind.shard, Wanted::After { from, hint, mode, count }));
         }
         for (shard, wanted) in requests {
             let targets = targets.clone();
@@ -320,8 +372,12 @@ impl Shard {
             return; // gone meanwhile
         }
         match answer {
-            Answer::Checked { is_complete } => {
+            Answer::Checked { is_complete, from: position } => {
                 let Some(client) = self.outboxes.client(connection) else { return };
+                if let (true, Some(own)) = (client.is_stream, client.behind().iter_mut().find(|own| own.shard == from))
+                {
+                    own.from = position;
+                }
                 client.is_gone |= !is_complete;
                 client.checks -= 1;
                 if client.checks == 0 {
@@ -357,7 +413,10 @@ impl Shard {
             }
             Answer::Gone => self.completions.push_back(Completion::Lost { connection }),
             Answer::After { events, upto, hint, is_live, left_out } => {
-                self.outboxes.counters[Counter::MessagesDropped] += left_out;
+                match self.outboxes.client(connection) {
+                    Some(client) if client.is_stream => client.skipped += left_out,
+                    _ => self.outboxes.counters[Counter::MessagesDropped] += left_out,
+                }
                 for ReplayedEvent { event, is_newest } in &events {
                     if !self.deliver_replayed(connection, event, *is_newest) {
                         // No room after all: it is read again from here.
@@ -397,8 +456,12 @@ impl Shard {
     /// Hands out an event that was read from the log. False: there is no room for it.
     fn deliver_replayed(&mut self, connection: ConnectionRef, event: &Event, is_newest: bool) -> bool {
         let Shard { tables, subscriptions, outboxes, encoder, frames, key_text, seen, now_us, .. } = self;
+        let (query_scratch, selected) = (&mut self.query_scratch, &mut self.selected);
         let Some(client) = outboxes.client(connection) else { return true };
         let shard = usize::from(event.shard);
+        let (is_stream, skipped) = (client.is_stream, client.skipped);
+        let mut positions = client.progress(seen).positions;
+        positions[shard] = event.position;
         let behind = client.behind().iter().find(|behind| behind.shard == event.shard).copied();
         let takes_state =
             is_newest && behind.and_then(|behind| behind.from_at_most_once).is_some_and(|after| event.position > after);
@@ -407,13 +470,14 @@ impl Shard {
         let text = table.codec.text(event.body.key(), key_text);
         // Deliveries by path, as in `deliver`.
         let mut merged: Vec<Merged> = Vec::new();
+        let mut live: Vec<(Subscriber, u32)> = Vec::new();
         let mut dropped = 0;
         for index in &client.subscriptions {
             let Some(subscription) = subscriptions.get(*index as usize) else { continue };
             let is_known = subscription.since.as_ref().is_some_and(|since| event.position <= since[shard]);
             let qos = subscription.qos().min(event.terms.qos);
             let is_shared = matches!(subscription.state, State::Shared { .. });
-            if is_known || is_shared || !subscription.hears(event) {
+            if is_known || is_shared || !subscription.hears(event) || event.version.0 <= subscription.after_us {
                 continue;
             }
             for (number, target) in subscription.targets.iter().enumerate() {
@@ -421,13 +485,18 @@ impl Shard {
                 if !matches || subscription.is_shadowed(number as u16, text) {
                     continue;
                 }
-                if qos == 0 && !takes_state {
+                if let Some(query) = subscription.query {
+                    live.push((subscription.subscriber(*index, number), query));
+                    continue;
+                }
+                if qos == 0 && !takes_state && !is_stream {
                     dropped += u64::from(event.kind == EventKind::Message && behind.is_some());
                     continue;
                 }
                 merge(&mut merged, subscription.subscriber(*index, number), subscription, event);
             }
         }
+        let is_told = !merged.is_empty() || !live.is_empty();
         for own in &merged {
             if own.kind.qos() > 0 {
                 let Some(client) = outboxes.client(connection) else { return true };
@@ -447,11 +516,40 @@ impl Shard {
                     behind.note_sent(event.position, own.kind.path);
                 }
             }
-            let context = context(definition, table.codec, text, event, seen, *now_us / 1000, &own.identifiers);
-            if let Some(frame) = frames.own(own.kind, |out| encoder.encode(own.kind, &context, out)) {
+            let context = context(definition, table.codec, text, event, &positions, *now_us / 1000, &own.identifiers);
+            let context = FrameContext { skipped, ..context };
+            let kind = if is_stream { own.kind.with(FrameKind::POSITION) } else { own.kind };
+            if let Some(frame) = frames.own(kind, |out| encoder.encode(kind, &context, out)) {
                 let origin = Origin::Replayed { shard: event.shard, position: event.position, shared: None };
                 outboxes.push(connection.index, frame, &origin);
             }
+        }
+        for (subscriber, number) in live {
+            let query = &table.live.get(number).query;
+            let document = event.body.document();
+            let is = !document.is_empty() && query.matches(document, query_scratch);
+            // What it was before is not known here: that it is not wanted is said in any case.
+            let kind = match event.kind {
+                EventKind::Message if !is => continue,
+                EventKind::Put if !is => EventKind::Leave,
+                kind => kind,
+            };
+            selected.clear();
+            if is {
+                let (codec, key, version) = (table.codec, event.body.key(), event.version);
+                let expires_ms = event.terms.expires_ms;
+                query.select.project(&Subject { codec, key, version, expires_ms, document }, selected);
+            }
+            let context = context(definition, table.codec, text, event, &positions, *now_us / 1000, &[]);
+            let context = FrameContext { kind, document: selected, skipped, ..context };
+            let kind = kind_for(&subscriber, event).with(FrameKind::POSITION);
+            if let Some(frame) = frames.own(kind, |out| encoder.encode(kind, &context, out)) {
+                let origin = Origin::Replayed { shard: event.shard, position: event.position, shared: None };
+                outboxes.push(connection.index, frame, &origin);
+            }
+        }
+        if let Some(client) = outboxes.client(connection).filter(|_| is_told) {
+            client.skipped = 0;
         }
         outboxes.counters[Counter::MessagesDropped] += dropped;
         true

@@ -12,7 +12,7 @@ use crate::event::Event;
 use crate::limits::SHARED_OUTSTANDING_MAX;
 use crate::log::Position;
 use crate::outbox::Origin;
-use crate::replay::{Answer, ReplayRequest, Wanted};
+use crate::replay::{Answer, Mode, ReplayRequest, Wanted};
 use crate::scan::owner;
 use crate::schema::TableId;
 use crate::subscription::{Request, State, SubscriptionRef};
@@ -424,7 +424,8 @@ impl Shard {
         for behind in group.behind.iter_mut().filter(|behind| !behind.asked) {
             behind.asked = true;
             let (from, hint) = (behind.from, behind.hint);
-            requests.push((behind.shard, Wanted::After { from, hint, at_most_once: None, count }));
+            requests
+                .push((behind.shard, Wanted::After { from, hint, mode: Mode::Reliable { at_most_once: None }, count }));
         }
         let targets = group.targets.clone();
         for (shard, wanted) in requests {

@@ -30,6 +30,7 @@ impl Encoder for Lines {
             EventKind::Put => '+',
             EventKind::Delete => '-',
             EventKind::Message => '!',
+            EventKind::Leave => unreachable!("there are no live queries here"),
         };
         let row = if kind.has(FrameKind::RETAIN) { " row" } else { "" };
         out.extend_from_slice(format!("{mark}{} {}{row}\n", context.key_text, context.version.0).as_bytes());

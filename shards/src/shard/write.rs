@@ -207,11 +207,14 @@ impl Shard {
                 (table.set(key, entry), Some(entry))
             }
             EventKind::Delete => (table.remove(key), None),
-            EventKind::Message => (None, None),
+            EventKind::Message | EventKind::Leave => (None, None),
         };
         if let Some(replaced) = replaced {
             self.log.release(replaced.location.segment, write.table, replaced.bytes.into());
         }
+        let shown = replaced.filter(|_| table.watchers != 0 && !holds_back);
+        let old = shown.and_then(|old| self.log.read(old.location).ok());
+        let before = old.map(|old| Bytes::copy_from_slice(old.document));
         if table.has_indexes() && kind != EventKind::Message {
             if kind == EventKind::Put {
                 table.index_insert(key, body.document());
@@ -239,6 +242,7 @@ impl Shard {
             reached: position,
             terms: Terms { expires_ms: placed.expires_ms, ..terms },
             body,
+            previous: before,
         };
         let existed = previous.is_some();
         let outcome = Outcome::Written { version, position, existed, durability: definition.durability };
@@ -276,17 +280,19 @@ impl Shard {
     pub(super) fn release_held_back(&mut self) {
         let durable = self.log.durable_seq();
         while self.held_back.front().is_some_and(|(event, _)| event.position.seq <= durable) {
-            let Some((event, after)) = self.held_back.pop_front() else { break };
+            let Some((mut event, after)) = self.held_back.pop_front() else { break };
             if event.kind != EventKind::Message {
                 let Shard { tables, log, .. } = self;
                 let (table, key) = (&mut tables[usize::from(event.table.0)], event.body.key());
-                if table.has_indexes()
+                let (has_indexes, is_watched) = (table.has_indexes(), table.watchers != 0);
+                if (has_indexes || is_watched)
                     && let Some(before) = table.visible(key)
                     && let Ok(old) = log.read(before.location)
                 {
                     table.index_remove(key, old.document);
+                    event.previous = is_watched.then(|| Bytes::copy_from_slice(old.document));
                 }
-                table.commit(key, after);
+                table.commit(event.body.key(), after);
             }
             self.fan_out(event);
         }

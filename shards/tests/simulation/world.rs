@@ -75,6 +75,7 @@ impl Encoder for Frames {
             EventKind::Put => 1,
             EventKind::Delete => 2,
             EventKind::Message => 3,
+            EventKind::Leave => unreachable!("there are no live queries here"),
         };
         let table: u8 = context.table.name.parse().expect("a table's name is its number");
         out.extend_from_slice(&[event, u8::from(kind.has(FrameKind::RETAIN)), table, context.key.len() as u8]);

@@ -185,12 +185,9 @@ impl HttpSession {
         if !context.catalog.authority.admits(context.address, context.identity, credentials) {
             if is_web_socket(request) {
                 // Browsers are shown no status of a handshake that fails: accepted, then closed with the reason.
-                let target = Err((CLOSE_UNAUTHORIZED, "Login failed".to_owned()));
+                let watch = Err((CLOSE_UNAUTHORIZED, "Login failed".to_owned()));
                 return Some(
-                    self.accept_web_socket(context, request, |_, _| Upgrade::WebSocket {
-                        target,
-                        format: Format::Json,
-                    }),
+                    self.accept_web_socket(context, request, |_, _| Upgrade::WebSocket { watch, format: Format::Json }),
                 );
             }
             let what = if basic.is_some() { "Login failed" } else { "invalid token" };
@@ -285,7 +282,7 @@ impl HttpSession {
             attribute: suffix.attribute,
         };
         if wants_stream {
-            return self.upgrade_to_sse(context, &resource);
+            return self.upgrade_to_sse(context, request, &resource, query, &parameters);
         }
         let format = match (resource.format, accepted, request.method) {
             (Some(format), ..) | (None, Some(Representation::Document(format)), _) => format,

@@ -6,7 +6,10 @@ use super::request::Request;
 use super::response::write_field;
 use super::session::{HttpSession, Resource};
 use crate::protocol::format::Format;
-use crate::protocol::{Context, Flow, Upgrade, target_of};
+use crate::protocol::query::Parameters;
+use crate::protocol::watch::Watch;
+use crate::protocol::{Context, Flow, Upgrade};
+use shards::query::Query;
 use shards::topic::Resolved;
 
 /// WebSocket close code for "the server cannot do that" (RFC 6455 §7.4.1; compat §4).
@@ -14,16 +17,25 @@ const CLOSE_UNEXPECTED: u16 = 1011;
 
 impl HttpSession {
     /// The head goes out at once, whether or not there is anything to tell yet.
-    pub(super) fn upgrade_to_sse(&mut self, context: &mut Context<'_>, resource: &Resource<'_>) -> Flow {
+    pub(super) fn upgrade_to_sse(
+        &mut self,
+        context: &mut Context<'_>,
+        request: &Request<'_>,
+        resource: &Resource<'_>,
+        query: Query,
+        parameters: &Parameters,
+    ) -> Flow {
         if self.exchange.minor == 0 {
             return self.problem(context, 505, "http_version", "event streams need HTTP/1.1");
         }
-        let Some(target) = target_of(resource.resolved, context.catalog) else {
-            return self.problem(context, 400, "bad_key", "no record can have such a key");
+        let last_event_id = request.field("last-event-id");
+        let watch = match Watch::new(resource.resolved, query, parameters, last_event_id, context.catalog) {
+            Ok(watch) => watch,
+            Err(detail) => return self.problem(context, 400, "bad_stream", &detail),
         };
         self.exchange.keep_alive = true;
         self.exchange.respond_in_pieces(context, "text/event-stream", &[("Cache-Control", "no-cache")]);
-        Flow::Upgrade(Box::new(Upgrade::Sse { target }))
+        Flow::Upgrade(Box::new(Upgrade::Sse { watch }))
     }
 
     /// The opening handshake (RFC 6455 §4.2).
@@ -85,19 +97,18 @@ impl HttpSession {
         outgoing: Option<Format>,
     ) -> Upgrade {
         let catalog = context.catalog;
-        let refuse = |what: String| Upgrade::WebSocket { target: Err((CLOSE_UNEXPECTED, what)), format: Format::Json };
+        let refuse = |what: String| Upgrade::WebSocket { watch: Err((CLOSE_UNEXPECTED, what)), format: Format::Json };
         let Some(resolved) = catalog.ws.resolve(decoded.strip_prefix('/').unwrap_or(decoded)) else {
             return refuse(format!("No resource was found to handle {decoded}"));
         };
-        if !request.query.is_empty() {
-            return refuse("queries are not implemented yet".into());
-        }
         let suffix = split_suffix(resolved.rest, catalog.table(resolved.table));
-        let Some(target) = target_of(Resolved { rest: suffix.rest, ..resolved }, catalog) else {
-            return refuse("no record can have such a key".into());
+        let resolved = Resolved { rest: suffix.rest, ..resolved };
+        let watch = match Watch::parse(resolved, request.query, request.field("last-event-id"), catalog) {
+            Ok(watch) => watch,
+            Err(what) => return refuse(what),
         };
         match suffix.format.or(outgoing) {
-            Some(format) => Upgrade::WebSocket { target: Ok(target), format },
+            Some(format) => Upgrade::WebSocket { watch: Ok(watch), format },
             None => refuse("nothing that Accept lists can be sent".into()),
         }
     }

@@ -7,13 +7,17 @@ use super::session::MqttSession;
 use crate::protocol::format::Format;
 use crate::protocol::frames::{Encoding, Protocol};
 use crate::protocol::framing::Framing;
-use crate::protocol::{Context, Flow};
+use crate::protocol::{Context, Flow, query};
 use shards::log::Position;
+use shards::query::Query;
 use shards::session::StoredSubscription;
 use shards::subscription::{Request, SubscriptionRef};
 use shards::topic::{self, Target};
 use std::sync::Arc;
 use tracing::debug;
+
+/// Events of live queries are delivered at most once.
+const LIVE_QUERY_QOS: u8 = 0;
 
 /// A subscription of this connection.
 pub(super) struct Own {
@@ -23,6 +27,8 @@ pub(super) struct Own {
     pub retain_as_published: bool,
     pub identifier: Option<u32>,
     pub format: Format,
+    /// Of a live query: only records that it wants.
+    pub query: Option<Box<str>>,
 }
 
 /// A SUBACK or UNSUBACK that waits.
@@ -45,6 +51,7 @@ impl MqttSession {
         filters: &[Filter<'_>],
     ) -> Flow {
         let format = properties.user("format").map(Format::of_name);
+        let query = properties.user("query");
         let mut waiting = Vec::new();
         let mut codes = Vec::new();
         for filter in filters {
@@ -52,13 +59,13 @@ impl MqttSession {
                 Some(None) => Err(reason::UNSPECIFIED),
                 _ => {
                     let format = format.flatten().unwrap_or(self.outgoing);
-                    self.subscribe_one(context, filter, format, properties.subscription_identifier())
+                    self.subscribe_one(context, filter, format, properties.subscription_identifier(), query)
                 }
             };
             codes.push(match granted {
                 Ok(subscription) => {
                     waiting.push(subscription);
-                    filter.qos
+                    if query.is_some() { LIVE_QUERY_QOS } else { filter.qos }
                 }
                 Err(code) => {
                     debug!(client = %self.client_id, filter = filter.filter, "SUBSCRIBE refused: {code:#x}");
@@ -79,8 +86,10 @@ impl MqttSession {
         filter: &Filter<'_>,
         format: Format,
         identifier: Option<u32>,
+        query: Option<&str>,
     ) -> Result<SubscriptionRef, u8> {
         let (targets, group) = targets_of(context, filter.filter)?;
+        let live = live_query(context, query, &targets, group.as_deref())?;
         let existing = self.subscriptions.get(filter.filter).map(|own| own.reference);
         if existing.is_none() && self.subscriptions.len() >= context.shard.limits().subscriptions_max {
             return Err(reason::QUOTA_EXCEEDED);
@@ -93,13 +102,14 @@ impl MqttSession {
         };
         let mut own = Own {
             reference: SubscriptionRef { index: 0, generation: 0 },
-            qos: filter.qos,
+            qos: if live.is_some() { LIVE_QUERY_QOS } else { filter.qos },
             no_local: is_v5 && filter.no_local,
             retain_as_published: is_v5 && filter.retain_as_published,
             identifier,
             format,
+            query: query.map(Box::from),
         };
-        own.reference = self.open(context, &own, (targets, group), snapshot, None);
+        own.reference = self.open(context, &own, (targets, group), live, snapshot, None);
         let subscription = own.reference;
         self.has_no_local |= own.no_local;
         self.subscriptions.insert(filter.filter.into(), own);
@@ -115,6 +125,7 @@ impl MqttSession {
         context: &mut Context<'_>,
         own: &Own,
         (targets, group): (Vec<Target>, Option<Box<str>>),
+        query: Option<Arc<Query>>,
         snapshot: bool,
         since: Option<Arc<[Position]>>,
     ) -> SubscriptionRef {
@@ -129,6 +140,8 @@ impl MqttSession {
             snapshot,
             since,
             group,
+            after_us: 0,
+            query,
         })
     }
 
@@ -146,6 +159,7 @@ impl MqttSession {
     /// Subscribes again to what a stored session had; `None`: there is no such table any more.
     pub(super) fn reopen(&mut self, context: &mut Context<'_>, stored: &StoredSubscription) -> Option<SubscriptionRef> {
         let targets = targets_of(context, &stored.filter).ok()?;
+        let query = live_query(context, stored.query.as_deref(), &targets.0, targets.1.as_deref()).ok()?;
         let shards = context.shard.shards();
         let since = stored.since.clone().unwrap_or_else(|| vec![Position::default(); shards].into());
         let mut own = Own {
@@ -155,8 +169,9 @@ impl MqttSession {
             retain_as_published: stored.retain_as_published,
             identifier: stored.identifier.filter(|_| self.is_v5()),
             format: Format::ALL[usize::from(stored.format).min(Format::ALL.len() - 1)],
+            query: stored.query.clone(),
         };
-        own.reference = self.open(context, &own, targets, stored.is_unfinished, Some(since));
+        own.reference = self.open(context, &own, targets, query, stored.is_unfinished, Some(since));
         let subscription = own.reference;
         self.has_no_local |= own.no_local;
         self.subscriptions.insert(stored.filter.clone(), own);
@@ -228,8 +243,34 @@ impl MqttSession {
             is_unfinished: !context.shard.has_begun(own.reference),
             format: own.format as u8,
             since: context.shard.since(own.reference),
+            query: own.query.clone(),
         };
         self.subscriptions.iter().map(stored).collect()
+    }
+}
+
+/// The query of a SUBSCRIBE's user property `query`, or the reason code with which it is refused.
+fn live_query(
+    context: &Context<'_>,
+    text: Option<&str>,
+    targets: &[Target],
+    group: Option<&str>,
+) -> Result<Option<Arc<Query>>, u8> {
+    let Some(text) = text else { return Ok(None) };
+    let ([target], None) = (targets, group) else {
+        debug!("a live query needs a filter of one table, and is not shared");
+        return Err(reason::TOPIC_FILTER_INVALID);
+    };
+    match query::parse(text, context.catalog.table(target.table)) {
+        Ok((query, _)) if query.limit.is_none() && query.sort.is_empty() => Ok(Some(Arc::new(query))),
+        Ok(_) => {
+            debug!("limit and sort have no meaning for a live query");
+            Err(reason::UNSPECIFIED)
+        }
+        Err(error) => {
+            debug!("{error}");
+            Err(reason::UNSPECIFIED)
+        }
     }
 }
 

@@ -5,10 +5,10 @@ use super::frame::{Message, Reader, close, write_close};
 use crate::protocol::format::Format;
 use crate::protocol::frames::{Encoding, Protocol};
 use crate::protocol::framing::{Opcode, write_header};
+use crate::protocol::watch::{Progress, RESET, Stream, Watch};
 use crate::protocol::{Context, Flow, Session};
+use shards::client::Client;
 use shards::command::Completion;
-use shards::subscription::{Request, SubscriptionRef};
-use shards::topic::Target;
 
 /// A client that was silent for so long is asked whether it is still there.
 const PING_US: u64 = 30_000_000;
@@ -19,7 +19,7 @@ const READ_ONLY: &str = "{\"type\":\"problem\",\"status\":501,\"title\":\"Not Im
 
 pub struct RecordsSession {
     reader: Reader,
-    subscription: Option<SubscriptionRef>,
+    stream: Option<Stream>,
     heard_us: u64,
     pinged: bool,
     closing: bool,
@@ -29,23 +29,25 @@ impl RecordsSession {
     /// The handshake is done. A target that cannot be served is closed at once, with the reason.
     pub fn open(
         context: &mut Context<'_>,
-        target: Result<Target, (u16, String)>,
+        watch: Result<Watch, (u16, String)>,
         format: Format,
     ) -> (RecordsSession, Flow) {
         let mut session = RecordsSession {
             reader: Reader::default(),
-            subscription: None,
+            stream: None,
             heard_us: context.ticks_us(),
             pinged: false,
             closing: false,
         };
-        match target {
-            Ok(target) => {
-                session.subscription = Some(context.shard.subscribe(Request::new(
-                    context.connection,
-                    vec![target],
-                    Encoding { protocol: Protocol::WebSocket, format }.code(),
-                )));
+        match watch {
+            Ok(watch) => {
+                let encoding = Encoding { protocol: Protocol::WebSocket, format }.code();
+                context.shard.outboxes.attach(context.connection, Client::stream(encoding));
+                let mut stream = Stream::open(context, watch, encoding);
+                if stream.must_reset(context) {
+                    session.write_text(context, RESET);
+                }
+                session.stream = Some(stream);
                 (session, Flow::Continue)
             }
             Err((code, reason)) => {
@@ -56,9 +58,16 @@ impl RecordsSession {
     }
 
     fn leave(&mut self, context: &mut Context<'_>) {
-        if let Some(subscription) = self.subscription.take() {
-            context.shard.unsubscribe(subscription);
+        if let Some(mut stream) = self.stream.take() {
+            stream.leave(context);
         }
+    }
+
+    fn write_text(&self, context: &mut Context<'_>, text: &str) {
+        context.write(|out| {
+            write_header(Opcode::Text, text.len(), out);
+            out.extend_from_slice(text.as_bytes());
+        });
     }
 
     fn close(&mut self, context: &mut Context<'_>, code: u16, reason: &str) -> Flow {
@@ -92,10 +101,7 @@ impl Session for RecordsSession {
                         Flow::Continue
                     }
                     Message::Text | Message::Binary => {
-                        context.write(|out| {
-                            write_header(Opcode::Text, READ_ONLY.len(), out);
-                            out.extend_from_slice(READ_ONLY.as_bytes());
-                        });
+                        self.write_text(context, READ_ONLY);
                         Flow::Continue
                     }
                     Message::Pong | Message::Fragment => Flow::Continue,
@@ -110,14 +116,14 @@ impl Session for RecordsSession {
     }
 
     fn complete(&mut self, context: &mut Context<'_>, completion: Completion) -> Flow {
-        match completion {
-            Completion::Subscribed { subscription, .. } => {
-                context.shard.start(subscription);
-                Flow::Continue
-            }
-            Completion::Overflowed { .. } => self.close(context, close::TRY_AGAIN, "too slow: the outbox is full"),
-            _ => Flow::Continue,
+        if matches!(completion, Completion::Overflowed { .. }) {
+            return self.close(context, close::TRY_AGAIN, "too slow: the outbox is full");
         }
+        let progress = self.stream.as_mut().map(|stream| stream.complete(context, &completion));
+        if progress == Some(Progress::Reset) {
+            self.write_text(context, RESET);
+        }
+        Flow::Continue
     }
 
     fn deadline(&self) -> Option<u64> {

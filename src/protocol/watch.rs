@@ -1,0 +1,187 @@
+//! What a stream over SSE or WebSocket shows: records or messages of one path, perhaps only those that a query wants,
+//! from now on or from an earlier place. Both protocols share how it begins, goes on after a break, and begins anew.
+
+use super::query::{self, Parameters};
+use super::{Catalog, Context, target_of};
+use shards::command::Completion;
+use shards::log::Position;
+use shards::query::Query;
+use shards::replay::StreamStart;
+use shards::subscription::{Request, SubscriptionRef};
+use shards::topic::{Resolved, Target};
+use std::sync::Arc;
+
+/// What a client is told whose place is gone: events are missing, the current records follow.
+pub const RESET: &str = "{\"id\":null,\"type\":\"reset\",\"value\":null}";
+
+/// What is to be shown.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    pub target: Target,
+    pub query: Option<Arc<Query>>,
+    pub start: Option<StreamStart>,
+}
+
+/// Reads what [`super::frames::write_positions`] wrote.
+fn positions(text: &str) -> Option<Vec<Position>> {
+    let position = |part: &str| {
+        let (epoch, seq) = part.split_once('-')?;
+        Some(Position { epoch: epoch.parse().ok()?, seq: seq.parse().ok()? })
+    };
+    text.split('_').map(position).collect()
+}
+
+/// A place in the history of a server: positions of its shards, or a time (milliseconds since 1970, or ISO 8601).
+pub fn start_of(text: &str) -> Option<StreamStart> {
+    if let Some(positions) = positions(text) {
+        return Some(StreamStart::Positions(positions));
+    }
+    let date = shards::date::parse_iso(text).map(|date| date.as_millis());
+    let millis = date.or_else(|| text.parse::<f64>().ok()).filter(|millis| (0.0..=8.64e15).contains(millis))?;
+    Some(StreamStart::Time((millis * 1000.0).round() as u64))
+}
+
+impl Watch {
+    /// What a path, a query string and the place that a client has come to ask for.
+    ///
+    /// # Errors
+    /// Why that cannot be shown.
+    pub fn new(
+        resolved: Resolved<'_>,
+        query: Query,
+        parameters: &Parameters,
+        last_event_id: Option<&str>,
+        catalog: &Catalog,
+    ) -> Result<Watch, String> {
+        let target = target_of(resolved, catalog).ok_or("no record can have such a key")?;
+        if query.limit.is_some() || !query.sort.is_empty() {
+            return Err("limit and sort have no meaning for a stream: it shows all that the conditions find".into());
+        }
+        // A place that a client was told is newer than the one in its URL.
+        let place = last_event_id.filter(|id| !id.is_empty()).or(parameters.get("startTime"));
+        let start = match place {
+            None => None,
+            Some(text) => Some(start_of(text).ok_or_else(|| format!("`{text}` is neither a position nor a time"))?),
+        };
+        Ok(Watch { target, query: (query != Query::default()).then(|| Arc::new(query)), start })
+    }
+
+    /// The same of a path and a query string that are still together.
+    ///
+    /// # Errors
+    /// Why that cannot be shown.
+    pub fn parse(
+        resolved: Resolved<'_>,
+        text: &str,
+        last_event_id: Option<&str>,
+        catalog: &Catalog,
+    ) -> Result<Watch, String> {
+        let (query, parameters) =
+            query::parse(text, catalog.table(resolved.table)).map_err(|error| error.to_string())?;
+        Watch::new(resolved, query, &parameters, last_event_id, catalog)
+    }
+}
+
+/// A stream that is shown. The connection must have been attached as [`shards::client::Client::stream`].
+pub struct Stream {
+    watch: Watch,
+    encoding: u8,
+    subscription: Option<SubscriptionRef>,
+    must_reset: bool,
+}
+
+/// What a completion has meant for a stream.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Progress {
+    Nothing,
+    /// The place that it was to go on from is gone: the client must be told, before anything else.
+    Reset,
+}
+
+impl Stream {
+    pub fn open(context: &mut Context<'_>, watch: Watch, encoding: u8) -> Stream {
+        let mut stream = Stream { watch, encoding, subscription: None, must_reset: false };
+        match stream.watch.start.clone() {
+            // The place of a server with another number of shards, or of another server.
+            Some(StreamStart::Positions(positions)) if positions.len() != context.shard.shards() => {
+                stream.watch.start = None;
+                stream.must_reset = true;
+            }
+            Some(start) => {
+                let targets = Arc::new([stream.watch.target.clone()]);
+                context.shard.check_start(context.connection, targets, &start);
+            }
+            None => stream.subscribe(context, false),
+        }
+        stream
+    }
+
+    /// Whether the client must be told at once that its place is gone. Once.
+    pub fn must_reset(&mut self, context: &mut Context<'_>) -> bool {
+        let must = std::mem::take(&mut self.must_reset);
+        if must {
+            self.subscribe(context, false);
+        }
+        must
+    }
+
+    fn subscribe(&mut self, context: &mut Context<'_>, goes_on: bool) {
+        let (since, after_us) = match self.watch.start.take().filter(|_| goes_on) {
+            None => (None, 0),
+            Some(StreamStart::Positions(positions)) => (Some(positions.into()), 0),
+            Some(StreamStart::Time(after_us)) => {
+                (Some(vec![Position::default(); context.shard.shards()].into()), after_us)
+            }
+        };
+        let request = Request {
+            snapshot: !goes_on,
+            since,
+            after_us,
+            query: self.watch.query.clone(),
+            ..Request::new(context.connection, vec![self.watch.target.clone()], self.encoding)
+        };
+        self.subscription = Some(context.shard.subscribe(request));
+    }
+
+    pub fn complete(&mut self, context: &mut Context<'_>, completion: &Completion) -> Progress {
+        match completion {
+            Completion::Checked { is_complete: true, .. } => self.subscribe(context, true),
+            Completion::Checked { is_complete: false, .. } | Completion::Lost { .. } => {
+                self.leave(context);
+                context.shard.begin_anew(context.connection);
+                self.watch.start = None;
+                self.subscribe(context, false);
+                return Progress::Reset;
+            }
+            Completion::Subscribed { subscription, .. } if self.subscription == Some(*subscription) => {
+                context.shard.start(*subscription);
+                context.shard.resume_client(context.connection);
+            }
+            _ => {}
+        }
+        Progress::Nothing
+    }
+
+    pub fn leave(&mut self, context: &mut Context<'_>) {
+        if let Some(subscription) = self.subscription.take() {
+            context.shard.unsubscribe(subscription);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_positions_or_times() {
+        let at = |epoch, seq| Position { epoch, seq };
+        assert_eq!(start_of("1-5"), Some(StreamStart::Positions(vec![at(1, 5)])));
+        assert_eq!(start_of("1-5_2-0"), Some(StreamStart::Positions(vec![at(1, 5), at(2, 0)])));
+        assert_eq!(start_of("1767657294123.25"), Some(StreamStart::Time(1_767_657_294_123_250)));
+        assert_eq!(start_of("1970-01-01T00:00:01Z"), Some(StreamStart::Time(1_000_000)));
+        for none in ["", "x", "1-", "1-5_", "-5", "NaN", "1e300"] {
+            assert_eq!(start_of(none), None, "{none}");
+        }
+    }
+}
