@@ -54,12 +54,38 @@ pub struct Write {
     pub token: Option<Token>,
     /// It came at QoS 2: a second one with the same receipt is not applied.
     pub receipt: Option<Receipt>,
+    /// It is made only where this holds.
+    pub precondition: Option<Box<Precondition>>,
+}
+
+/// What must be there for a write to be made (RFC 9110 §13.1).
+#[derive(Clone, Debug, PartialEq)]
+pub enum Precondition {
+    Exists,
+    Absent,
+    /// One of these versions.
+    Is(Vec<Version>),
+    /// None of these.
+    IsNot(Vec<Version>),
+}
+
+impl Precondition {
+    /// Whether it holds of a record; `None`: there is none.
+    pub fn holds(&self, version: Option<Version>) -> bool {
+        match (self, version) {
+            (Precondition::Exists, version) => version.is_some(),
+            (Precondition::Absent, version) => version.is_none(),
+            (Precondition::Is(versions), version) => version.is_some_and(|own| versions.contains(&own)),
+            (Precondition::IsNot(versions), version) => version.is_none_or(|own| !versions.contains(&own)),
+        }
+    }
 }
 
 impl Write {
     /// One whose outcome nobody waits for.
     pub fn new(operation: Operation, table: TableId, body: Body) -> Write {
-        Write { operation, table, body, terms: Terms::RELIABLE, token: None, receipt: None }
+        let (terms, token, receipt, precondition) = (Terms::RELIABLE, None, None, None);
+        Write { operation, table, body, terms, token, receipt, precondition }
     }
 
     /// What it costs to have this command waiting: 1, and 1 more for each KiB.
@@ -100,6 +126,8 @@ pub enum Refusal {
     Invalid(Vec<Violation>),
     /// An insert of a key that exists.
     Exists,
+    /// Its precondition does not hold.
+    Precondition,
     /// The record would be larger than a segment of the log can hold, or a patch has made it too large.
     TooLarge,
     /// There is no room for another segment.

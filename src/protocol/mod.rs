@@ -190,6 +190,7 @@ pub trait Session: Send {
 pub fn explain(refusal: &Refusal) -> String {
     match refusal {
         Refusal::Exists => "Record already exists".into(),
+        Refusal::Precondition => "The record is not in the state that the request asks for".into(),
         Refusal::TooLarge => "The record would be too large".into(),
         Refusal::DiskFull => "The disk is full".into(),
         Refusal::Fenced => "The disk has failed; the server is stopping".into(),

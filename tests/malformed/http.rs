@@ -169,7 +169,8 @@ fn request_cases() -> Vec<Case> {
         whole("TRACE", plain("TRACE", "/Sensors/x", ""), 405, &[]),
         whole("CONNECT", plain("CONNECT", "/Sensors/x", ""), 405, &[]),
         whole("an unknown method", plain("BREW", "/Sensors/x", ""), 501, &["BREW"]),
-        whole("a query", plain("GET", "/Sensors/?temp=1", ""), 501, &["queries"]),
+        whole("a query that is none", plain("GET", "/Sensors/?temp=gt=x", ""), 400, &["position 8", "number"]),
+        whole("a query of a record", plain("GET", "/Sensors/x?temp=1", ""), 400, &["collection"]),
         whole(
             "PUT of many records",
             with_body("PUT", "/Sensors/", "application/json", "[]"),
@@ -211,11 +212,18 @@ fn request_cases() -> Vec<Case> {
             &[],
         ),
         whole(
-            "9110 13.1 a condition on a write",
+            "9110 13.1.1 a condition that does not hold",
             put("{}").replace("Host: localhost", "Host: localhost\r\nIf-Match: \"x\""),
-            501,
-            &["conditional"],
+            412,
+            &["state"],
         ),
+        whole(
+            "9110 13.1 two conditions",
+            put("{}").replace("Host: localhost", "Host: localhost\r\nIf-Match: \"x\"\r\nIf-None-Match: *"),
+            400,
+            &["at once"],
+        ),
+        whole("9110 13.1 a condition on many", plain("DELETE", "/Sensors/", "If-Match: *\r\n"), 501, &["one record"]),
         whole(
             "9110 8.4 a coded body",
             put("{}").replace("Host: localhost", "Host: localhost\r\nContent-Encoding: gzip"),

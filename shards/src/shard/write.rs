@@ -99,11 +99,14 @@ impl Shard {
         // A record must reach its readers whole: patches do not make it larger than a packet may be.
         let too_large =
             write.operation == Operation::Patch && stored + write.body.len() > 2 * self.limits.packet_bytes_max;
+        let version = previous.map(|entry| entry.version);
+        let holds = write.precondition.as_ref().is_none_or(|precondition| precondition.holds(version));
         // What a put leaves free is enough to delete something on a full disk.
         let slack = if write.body.document().is_empty() { 0 } else { DOCUMENT_SLACK_BYTES };
         let receipt_bytes = if write.receipt.is_some() { RECEIPT_BYTES } else { 0 };
         let refusal = match self.log.room(write.body.len() + stored + slack + receipt_bytes) {
             _ if too_large => Refusal::TooLarge,
+            Room::Yes if !holds => Refusal::Precondition,
             Room::Yes if write.operation == Operation::Insert && previous.is_some() => Refusal::Exists,
             Room::Yes => match self.apply(from, &write, previous, expires_ms) {
                 Ok(()) => {

@@ -540,6 +540,7 @@ impl World {
                     self.say(|| format!("write {tag} is refused: {refusal:?}"));
                     let write = self.submitted.remove(&tag).ok_or("an outcome for nobody")?;
                     let expected = match &refusal {
+                        Refusal::Precondition => unreachable!("nothing is conditional here"),
                         Refusal::Exists => write.operation == Operation::Insert,
                         Refusal::TooLarge => write.operation == Operation::Patch,
                         Refusal::DiskFull => self.had_disk_full,

@@ -6,7 +6,7 @@ use super::session::{HttpSession, NOT_ACCEPTABLE, Pending, Resource};
 use crate::protocol::format::{DecodeError, Format};
 use crate::protocol::{Context, Flow, explain, payload};
 use shards::clock::Version;
-use shards::command::{Operation, Outcome, Refusal, Stored, Token, Write};
+use shards::command::{Operation, Outcome, Precondition, Refusal, Stored, Token, Write};
 use shards::document::{self, Writer};
 use shards::event;
 use shards::key::{KeyCodec, encode_integer};
@@ -32,8 +32,10 @@ enum What {
         if_none_match: Vec<String>,
         acceptable: bool,
     },
-    /// PUT and PATCH.
-    Written,
+    /// PUT and PATCH. `returned`: the record is to be sent (RFC 7240 §4.2).
+    Written {
+        returned: Option<(TableId, Vec<u8>)>,
+    },
     Deleted,
     /// POST. The write is kept where the key was generated: if it is taken the next one is tried, so many times.
     Created {
@@ -60,6 +62,7 @@ pub(super) fn status_of(refusal: &Refusal) -> (u16, &'static str) {
     match refusal {
         Refusal::Invalid(_) => (400, "invalid_record"),
         Refusal::Exists => (409, "exists"),
+        Refusal::Precondition => (412, "precondition_failed"),
         Refusal::TooLarge => (413, "too_large"),
         Refusal::DiskFull => (507, "disk_full"),
         Refusal::Fenced => (503, "disk_failed"),
@@ -94,6 +97,33 @@ fn write_etag(version: Version, format: Option<Format>, out: &mut String) {
         Some(Format::MessagePack) => "-m",
     });
     out.push('"');
+}
+
+/// The version in an entity tag of ours, in whatever format the record was sent.
+fn version_of(tag: &str) -> Option<Version> {
+    let digits = tag.strip_prefix('"')?.strip_suffix('"')?.split('-').next()?;
+    u64::from_str_radix(digits, 36).ok().map(Version)
+}
+
+/// What a write is subject to (RFC 9110 §13.1.1, §13.1.2).
+///
+/// # Errors
+/// Two fields that are not served together.
+fn precondition(request: &Request<'_>) -> Result<Option<Box<Precondition>>, &'static str> {
+    let tags = |name: &str| -> Option<Vec<String>> {
+        request.field(name).is_some().then(|| request.list(name).map(str::to_owned).collect())
+    };
+    // A weak tag never matches a strong comparison; a tag that is not ours matches nothing.
+    let versions = |tags: &[String]| tags.iter().filter_map(|tag| version_of(tag)).collect();
+    let is_any = |tags: &[String]| tags.iter().any(|tag| tag == "*");
+    Ok(match (tags("if-match"), tags("if-none-match")) {
+        (None, None) => None,
+        (Some(_), Some(_)) => return Err("If-Match and If-None-Match at once"),
+        (Some(tags), None) if is_any(&tags) => Some(Box::new(Precondition::Exists)),
+        (Some(tags), None) => Some(Box::new(Precondition::Is(versions(&tags)))),
+        (None, Some(tags)) if is_any(&tags) => Some(Box::new(Precondition::Absent)),
+        (None, Some(tags)) => Some(Box::new(Precondition::IsNot(versions(&tags)))),
+    })
 }
 
 impl HttpSession {
@@ -188,9 +218,15 @@ impl HttpSession {
             Err(flow) => return flow,
         };
         let key_bytes = bytes.len();
+        let wants_it = request.list("prefer").any(|own| own.eq_ignore_ascii_case("return=representation"));
+        let returned = wants_it.then(|| (resource.table, bytes.clone()));
+        let precondition = match precondition(request) {
+            Ok(precondition) => precondition,
+            Err(what) => return self.problem(context, 400, "bad_precondition", what),
+        };
         let (operation, what) = match request.method {
-            "PUT" => (Operation::Put, What::Written),
-            "PATCH" => (Operation::Patch, What::Written),
+            "PUT" => (Operation::Put, What::Written { returned }),
+            "PATCH" => (Operation::Patch, What::Written { returned }),
             _ => (Operation::Delete, What::Deleted),
         };
         if operation != Operation::Delete
@@ -199,7 +235,9 @@ impl HttpSession {
             return flow;
         }
         let body = event::Body::from_parts(bytes, key_bytes, 0);
-        submit(context, operation, resource.table, body);
+        let token = Some(Token { connection: context.connection, tag: 0 });
+        let write = Write { token, precondition, ..Write::new(operation, resource.table, body) };
+        context.shard.submit(write);
         self.wait(format, what)
     }
 
@@ -287,6 +325,14 @@ impl HttpSession {
             }
             (Outcome::Written { durability, .. }, What::Deleted) => {
                 self.exchange.document(context, 200, format, &[0xc3], |out| write_durability(durability, out));
+            }
+            (Outcome::Written { .. }, What::Written { returned: Some((table, key)) }) => {
+                let token = Token { connection: context.connection, tag: 0 };
+                context.shard.read(token, table, &key);
+                let (attribute, if_none_match, select) = (None, Vec::new(), Select::All);
+                let codec = KeyCodec::of(context.catalog.table(table));
+                return self
+                    .wait(format, What::Read { attribute, select, key, codec, if_none_match, acceptable: true });
             }
             (Outcome::Written { durability, .. }, _) => {
                 self.exchange.respond(context, 204, |out| write_durability(durability, out), None);
@@ -382,13 +428,6 @@ fn type_name(kind: &Kind) -> &'static str {
         Kind::Array(_) => "array",
         Kind::Object(_) => "object",
     }
-}
-
-fn submit(context: &mut Context<'_>, operation: Operation, table: TableId, body: event::Body) {
-    let token = Some(Token { connection: context.connection, tag: 0 });
-    // QoS 1: deliveries are bounded by the subscriber alone.
-    let write = Write { token, ..Write::new(operation, table, body) };
-    context.shard.submit(write);
 }
 
 fn created(context: &Context<'_>, table: TableId, key: &[u8], document: &[u8]) -> Write {

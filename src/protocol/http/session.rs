@@ -264,11 +264,11 @@ impl HttpSession {
             let detail = format!("no table is exported at {decoded}");
             return self.problem(context, 404, "not_found", &detail);
         };
-        let conditions = ["if-match", "if-none-match", "if-unmodified-since"];
         let reads = matches!(request.method, "GET" | "HEAD");
-        if !reads && conditions.iter().any(|name| request.field(name).is_some()) {
+        let has_condition = ["if-match", "if-none-match"].iter().any(|name| request.field(name).is_some());
+        if !reads && has_condition && (resolved.rest.is_empty() || resolved.rest.ends_with('/')) {
             // A condition must not be passed over (RFC 9110 §13.1).
-            return self.problem(context, 501, "not_implemented", "conditional writes are not implemented yet");
+            return self.problem(context, 501, "not_implemented", "conditions are for writes of one record");
         }
         let (query, parameters) = match query::parse(request.query, catalog.table(resolved.table)) {
             Ok(parsed) => parsed,
@@ -311,7 +311,10 @@ impl HttpSession {
             "POST" if resource.is_collection() && resource.resolved.rest.is_empty() => {
                 self.create(context, request, &resource, format)
             }
-            "DELETE" | "PATCH" if resource.is_collection() => self.change(context, request, &resource, format, query),
+            "PATCH" if resource.is_collection() && query.condition.is_some() => {
+                self.change(context, request, &resource, format, query)
+            }
+            "DELETE" if resource.is_collection() => self.change(context, request, &resource, format, query),
             "PUT" if resource.is_collection() && resource.resolved.rest.is_empty() => {
                 self.problem(context, 501, "not_implemented", "writing many records at once is not implemented yet")
             }

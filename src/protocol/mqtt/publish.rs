@@ -58,7 +58,7 @@ impl MqttSession {
             publisher: if self.has_no_local { self.number } else { 0 },
             expires_ms: properties.message_expiry_interval().map(|seconds| now_ms + u64::from(seconds) * 1000),
         };
-        Ok(Write { operation, table, body, terms, token: None, receipt: None })
+        Ok(Write { terms, ..Write::new(operation, table, body) })
     }
 
     pub(super) fn will_of(&self, context: &mut Context<'_>, will: &super::packet::Will<'_>) -> Result<Will, Goodbye> {

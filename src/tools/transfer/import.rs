@@ -268,7 +268,9 @@ impl Import {
 
     fn answered(&mut self, number: u64, outcome: Outcome) -> Result<(), ToolError> {
         match outcome {
-            Outcome::Refused(refusal @ (Refusal::Invalid(_) | Refusal::TooLarge | Refusal::Exists)) => {
+            Outcome::Refused(
+                refusal @ (Refusal::Invalid(_) | Refusal::TooLarge | Refusal::Exists | Refusal::Precondition),
+            ) => {
                 self.refuse(number, &explain(&refusal));
             }
             Outcome::Refused(Refusal::DiskFull) => {
