@@ -1,0 +1,205 @@
+//! Promise: whatever clients do, and whenever the server is killed, what each client sees is what the MQTT specification
+//! allows. Random clients against the real sessions and shards, without sockets (`world.rs`), checked against a model
+//! (`model.rs`, `client.rs`).
+//!
+//! `MODEL_SEED` runs one seed, `MODEL_RUNS` so many. A failure names its seed and the fewest steps that show it.
+
+#[path = "../mqtt_clauses/wire.rs"]
+#[allow(dead_code)]
+mod wire;
+
+mod client;
+mod model;
+mod world;
+
+use client::{Client, Terms};
+use model::{Check, Ledger, Session};
+use shards::limits::{Limits, SegmentSizes};
+use world::{Chance, World};
+
+const RUNS: u64 = 120;
+const STEPS: usize = 3000;
+
+struct Run {
+    world: World,
+    ledger: Ledger,
+    clients: Vec<Client>,
+}
+
+fn limits(is_small: bool) -> Limits {
+    let (packet_bytes_max, first) = if is_small { (8 << 10, 32 << 10) } else { (64 << 10, 256 << 10) };
+    let segments = SegmentSizes { first, max: 4 * first, ..SegmentSizes::default() };
+    Limits { packet_bytes_max, segments, ..Limits::default() }
+}
+
+impl Run {
+    fn new(seed: u64) -> Run {
+        let shards = [1, 2, 4][seed as usize % 3];
+        let mut chance = Chance::Seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        chance.below(2);
+        let mut world = World::new(shards, chance, limits(true));
+        world.disk_delay = [1, 3, 20][world.chance.below(3)];
+        let mut ledger = Ledger::new();
+        let count = 2 + world.chance.below(4);
+        let clients = (0..count).map(|n| Client::new(&format!("c{n}"), 4 + world.chance.below(2) as u8, &mut ledger));
+        let clients = clients.collect();
+        Run { world, ledger, clients }
+    }
+
+    /// One step; an error is of this client.
+    fn step(&mut self) -> Result<(), (usize, String)> {
+        let Run { world, ledger, clients } = self;
+        let at = world.chance.below(clients.len());
+        match world.chance.below(1000) {
+            0..500 => {
+                let shard = world.chance.below(world.shards());
+                world.turn(shard);
+            }
+            500..998 => {
+                let client = &mut clients[at];
+                client.receive(world, ledger).map_err(|error| (at, error))?;
+                let connects = if client.is_on() { world.chance.one_in(400) } else { world.chance.one_in(10) };
+                if connects {
+                    let terms = Terms::any(&mut world.chance);
+                    client.connect(world, ledger, terms);
+                } else {
+                    client.act(world, ledger);
+                }
+            }
+            998 => self.pass(),
+            _ if self.world.chance.one_in(3) => {
+                self.world.crash();
+                self.ledger.crashed();
+                for (at, client) in self.clients.iter_mut().enumerate() {
+                    client.crashed(&mut self.world, &mut self.ledger).map_err(|error| (at, error))?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Time passes, when nothing is under way.
+    fn pass(&mut self) {
+        self.world.settle();
+        let us = [1_000_000, 4_000_000, 15_000_000, 40_000_000][self.world.chance.below(4)];
+        self.world.pass(us);
+        self.world.settle();
+    }
+
+    /// Clients that have a session come back, and everything is acknowledged.
+    fn settle(&mut self) -> Result<(), (usize, String)> {
+        let Run { world, ledger, clients } = self;
+        for (at, client) in clients.iter_mut().enumerate() {
+            client.receive(world, ledger).map_err(|error| (at, error))?;
+            if client.is_awaited(world.now_us) {
+                let terms = Terms {
+                    is_clean: false,
+                    expiry_s: Some(3600),
+                    receive_maximum: None,
+                    alias_maximum: 0,
+                    will: None,
+                };
+                client.connect(world, ledger, terms);
+            }
+        }
+        let mut quiet = 0;
+        for _ in 0..400 {
+            world.settle();
+            let mut busy = false;
+            for (at, client) in clients.iter_mut().enumerate() {
+                let before = client.received;
+                client.receive(world, ledger).map_err(|error| (at, error))?;
+                busy |= client.settle(world, ledger) || client.received > before;
+            }
+            quiet = if busy { 0 } else { quiet + 1 };
+            if quiet > 3 {
+                break;
+            }
+        }
+        for (at, client) in clients.iter().enumerate() {
+            client.is_done().map_err(|error| (at, error))?;
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), (usize, String)> {
+        let live = self.clients.iter().enumerate().filter(|(_, client)| client.is_live());
+        for (at, client) in live.clone() {
+            self.ledger.complete(&client.name, &client.session).map_err(|error| (at, error))?;
+        }
+        let live: Vec<&Session> = live.map(|(_, client)| &client.session).collect();
+        let all: Vec<&Session> = self.clients.iter().map(|client| &client.session).collect();
+        let groups = self.ledger.complete_groups(&live);
+        groups.and_then(|()| self.ledger.in_order(&all)).map_err(|error| (0, error))
+    }
+
+    fn whole(seed: u64, steps: usize) -> (Run, Result<(), (usize, String)>) {
+        let mut run = Run::new(seed);
+        for _ in 0..steps {
+            if let Err(error) = run.step() {
+                return (run, Err(error));
+            }
+        }
+        let result = run.settle().and_then(|()| run.check());
+        (run, result)
+    }
+}
+
+/// The fewest steps of a seed that fail, as far as halving finds them, and how.
+fn report(seed: u64, run: Run, at: usize, error: String) -> String {
+    let (mut best, mut steps) = ((run, at, error), STEPS);
+    let mut less = STEPS / 2;
+    while less > 0 {
+        match Run::whole(seed, steps - less) {
+            (run, Err((at, error))) => {
+                steps -= less;
+                best = (run, at, error);
+                less = less.min(steps / 2);
+            }
+            _ => less /= 2,
+        }
+    }
+    let (run, at, error) = best;
+    let client = &run.clients[at];
+    let log: Vec<&str> = client.log.iter().map(String::as_str).collect();
+    let (shards, step) = (run.world.shards(), run.ledger.step);
+    format!(
+        "seed {seed}, {shards} shards, {steps} steps, at {step}: {}, MQTT {}: {error}\n{}",
+        client.name,
+        client.level,
+        log.join("\n")
+    )
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn whatever_clients_do() {
+    let first = number("MODEL_SEED");
+    let runs = number("MODEL_RUNS").unwrap_or(if first.is_some() { 1 } else { RUNS });
+    let from = first.unwrap_or(0);
+    let started = std::time::Instant::now();
+    let (mut deliveries, mut messages, mut crashes) = (0, 0, 0);
+    let mut failures = Vec::new();
+    for seed in from..from + runs {
+        let (run, result) = Run::whole(seed, STEPS);
+        deliveries += run.ledger.deliveries;
+        messages += run.ledger.messages.len();
+        crashes += run.ledger.crashes;
+        if let Err((at, error)) = result {
+            failures.push(report(seed, run, at, error));
+            if failures.len() == 3 {
+                break;
+            }
+        }
+    }
+    let seconds = started.elapsed().as_secs_f32();
+    println!("{runs} runs: {messages} messages, {deliveries} deliveries, {crashes} crashes in {seconds} s");
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+#[allow(dead_code)]
+type Unused = Check;
