@@ -32,7 +32,7 @@ struct Connection {
     is_connected: bool,
     /// The server must close it, and may say why.
     is_doomed: bool,
-    /// A second connection has claimed the identifier, or the client has hung up.
+    /// The server was killed; what it sent before is still read.
     is_left: bool,
     rx: Vec<u8>,
     expiry_s: Option<u32>,
@@ -222,11 +222,11 @@ impl Client {
             world.hang_up(now.line, is_reset);
         }
         self.left.push((now.line, hangs_up));
-        self.end(world, ledger, now);
+        self.end(world, ledger, now, false);
     }
 
     /// What follows from the end of a connection.
-    fn end(&mut self, world: &World, ledger: &mut Ledger, mut now: Connection) {
+    fn end(&mut self, world: &World, ledger: &mut Ledger, mut now: Connection, is_killed: bool) {
         ledger.step += 1;
         if now.is_connected {
             self.exists = true;
@@ -244,7 +244,7 @@ impl Client {
             message.not_before_us = if now.will_delay_s == 0 || now.expiry_s == Some(0) { 0 } else {
                 world.now_us + now.will_delay_s.min(now.expiry_s.map_or(u64::MAX, u64::from)) * 1_000_000
             };
-            if now.is_connected && message.not_before_us == 0 {
+            if now.is_connected && message.not_before_us == 0 && !is_killed {
                 message.acked = Some(ledger.step); // it must be sent
             }
         }
@@ -374,6 +374,7 @@ impl Client {
                 has_snapshot: options & wire::RETAIN_NEVER == 0 && !filter.starts_with("$share/"),
                 identifier,
                 sent: ledger.step,
+                round: ledger.round,
                 acked: None,
                 ending: None,
                 ended: None,
@@ -541,16 +542,16 @@ impl Client {
 
     /// The server was killed.
     pub fn crashed(&mut self, world: &mut World, ledger: &mut Ledger) -> Check {
+        if let Some(now) = &mut self.now {
+            now.is_left = true;
+        }
         self.receive(world, ledger)?;
+        let was_connected = self.is_connected();
+        let now = self.now.take();
         self.note("the server is killed".into());
         self.left.clear();
-        let was_connected = self.is_connected();
-        if let Some(mut now) = self.now.take() {
-            let will = now.will.take();
-            self.end(world, ledger, now);
-            if let Some(will) = will {
-                ledger.messages[will].sent = ledger.step;
-            }
+        if let Some(now) = now {
+            self.end(world, ledger, now, true);
         }
         self.noticed_us = Some(world.now_us);
         // Whether the end of the last connection, or the beginning of this one, is on disk is not known.
@@ -565,7 +566,7 @@ impl Client {
 
     /// Reads what has come.
     pub fn receive(&mut self, world: &mut World, ledger: &mut Ledger) -> Check {
-        ledger.now_us = world.now_us;
+        (ledger.now_us, ledger.round) = (world.now_us, world.round());
         self.left.retain(|(line, _)| {
             world.take(*line);
             !world.is_over(*line)
@@ -583,7 +584,7 @@ impl Client {
             self.received += 1;
             self.take(world, ledger, packet)?;
         }
-        if world.is_over(line) && self.now.is_some() {
+        if world.is_over(line) && self.now.as_ref().is_some_and(|now| !now.is_left) {
             return self.closed(world, ledger);
         }
         Ok(())
@@ -593,10 +594,10 @@ impl Client {
     fn closed(&mut self, world: &World, ledger: &mut Ledger) -> Check {
         let Some(now) = self.now.take() else { return Ok(()) };
         self.note("the server hangs up".into());
-        if !now.is_doomed && !now.is_left {
+        if !now.is_doomed {
             return Err("the server has closed the connection for nothing".into());
         }
-        self.end(world, ledger, now);
+        self.end(world, ledger, now, false);
         Ok(())
     }
 
@@ -617,7 +618,7 @@ impl Client {
                 let out = self.out.iter_mut().find(|out| out.packet_id == ack.id);
                 let out = out.ok_or("PUBREC of what is through")?;
                 out.is_released = true;
-                ledger.messages[out.message].acked.get_or_insert(ledger.step);
+                ledger.acknowledged(out.message);
                 self.owe(7, ack.id, &[0]);
                 self.send(world, ledger, &wire::ack(0x62, ack.id), format!("PUBREL {}", ack.id));
                 Ok(())
@@ -705,7 +706,7 @@ impl Client {
     fn through(&mut self, ledger: &mut Ledger, ack: &Ack) -> Check {
         let at = self.out.iter().position(|out| out.packet_id == ack.id);
         let out = at.and_then(|at| self.out.remove(at)).ok_or("an acknowledgement of what is through")?;
-        ledger.messages[out.message].acked.get_or_insert(ledger.step);
+        ledger.acknowledged(out.message);
         Ok(())
     }
 

@@ -13,7 +13,7 @@ mod model;
 mod world;
 
 use client::{Client, Terms};
-use model::{Check, Ledger, Session};
+use model::{Ledger, Session};
 use shards::limits::{Limits, SegmentSizes};
 use world::{Chance, World};
 
@@ -200,6 +200,3 @@ fn whatever_clients_do() {
     println!("{runs} runs: {messages} messages, {deliveries} deliveries, {crashes} crashes in {seconds} s");
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
-
-#[allow(dead_code)]
-type Unused = Check;

@@ -18,6 +18,8 @@ pub struct Message {
     pub sent: u64,
     /// When its publisher was told that the server has it.
     pub acked: Option<u64>,
+    /// The round of turns in which that was.
+    pub acked_round: u64,
     pub transmissions: u32,
     /// How often the server may have taken it as a message of its own.
     pub events_max: u32,
@@ -37,6 +39,8 @@ pub struct Interval {
     pub has_snapshot: bool,
     pub identifier: Option<u32>,
     pub sent: u64,
+    /// The round of turns in which that was.
+    pub round: u64,
     pub acked: Option<u64>,
     /// UNSUBSCRIBE was sent, and answered.
     pub ending: Option<u64>,
@@ -96,6 +100,8 @@ pub struct Session {
 
 pub struct Ledger {
     pub step: u64,
+    /// All shards have had so many turns.
+    pub round: u64,
     pub now_us: u64,
     pub messages: Vec<Message>,
     by_payload: HashMap<String, usize>,
@@ -110,12 +116,16 @@ pub struct Ledger {
     pub deliveries: u64,
 }
 
+/// Turns of all shards after which a message has reached every one of them.
+const ROUNDS: u64 = 4;
+
 pub type Check<T = ()> = Result<T, String>;
 
 impl Ledger {
     pub fn new() -> Ledger {
         Ledger {
             step: 1,
+            round: 0,
             now_us: 0,
             messages: Vec::new(),
             by_payload: HashMap::new(),
@@ -145,6 +155,7 @@ impl Ledger {
             publisher,
             sent: self.step,
             acked: None,
+            acked_round: u64::MAX,
             transmissions: 1,
             events_max: 1,
             not_before_us: 0,
@@ -152,6 +163,14 @@ impl Ledger {
         });
         self.by_payload.insert(payload.clone(), number);
         (number, payload)
+    }
+
+    /// The publisher was told that the server has a message.
+    pub fn acknowledged(&mut self, number: usize) {
+        let message = &mut self.messages[number];
+        if message.acked.is_none() {
+            (message.acked, message.acked_round) = (Some(self.step), self.round);
+        }
     }
 
     /// The message of a delivery.
@@ -175,7 +194,8 @@ impl Ledger {
         }
         let may = |own: &&Interval| {
             let over_before = own.ended.is_some_and(|ended| ended < message.sent);
-            let through_before = message.acked.is_some_and(|acked| acked < own.sent);
+            // Shards hear of a message some turns after its publisher was answered: nothing orders the two.
+            let through_before = message.acked_round.saturating_add(ROUNDS) < own.round;
             own.matches(&message.topic) && !over_before && (!through_before || (message.retain && own.has_snapshot))
         };
         let may: Vec<&Interval> = session.intervals.iter().filter(may).collect();
@@ -196,7 +216,9 @@ impl Ledger {
         // A retained message that comes with one subscription, or a message that is shared out: its terms alone hold.
         let alone = |own: &&Interval| {
             let retained = message.retain && publish.retain && own.has_snapshot;
-            let fits = publish.qos == own.qos.min(message.qos) && identifiers == Vec::from_iter(own.identifier);
+            // What is sent again names all subscriptions that cover it now.
+            let names = publish.dup || identifiers == Vec::from_iter(own.identifier);
+            let fits = publish.qos == own.qos.min(message.qos) && names;
             fits && (retained || (own.parts().0.is_some() && publish.retain == (message.retain && own.retain_as_published)))
         };
         if !may.iter().any(alone) {

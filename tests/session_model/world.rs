@@ -57,7 +57,6 @@ impl Chance {
 /// One connection, as the network sees it.
 #[derive(Default)]
 pub struct Line {
-    core: usize,
     slot: Option<Slot>,
     /// Sent by the client, not yet received.
     inbound: VecDeque<u8>,
@@ -85,6 +84,7 @@ struct Core {
     accepting: VecDeque<usize>,
     starved: Vec<Slot>,
     disk: Vec<StorageRequest>,
+    turns: u64,
 }
 
 /// What becomes of something that the disk was asked for and has not answered when the server is killed.
@@ -108,6 +108,8 @@ pub struct World {
     lines: Vec<Line>,
     tables: Vec<(TableId, Arc<TableDef>)>,
     salt: u64,
+    /// Turns that every shard has had.
+    round: u64,
     folder: tempfile::TempDir,
 }
 
@@ -133,6 +135,7 @@ impl World {
             lines,
             tables,
             salt: 1,
+            round: 0,
             folder,
         };
         world.open(shards);
@@ -164,6 +167,7 @@ impl World {
                 accepting: VecDeque::new(),
                 starved: Vec::new(),
                 disk: Vec::new(),
+                turns: self.round,
             });
         }
     }
@@ -172,11 +176,15 @@ impl World {
         self.cores.len()
     }
 
+    pub fn round(&self) -> u64 {
+        self.round
+    }
+
     // What clients do.
 
     /// A client connects to a shard; gives the number of its line.
     pub fn connect(&mut self, core: usize) -> usize {
-        self.lines.push(Line { core, ..Line::default() });
+        self.lines.push(Line::default());
         let line = self.lines.len() - 1;
         self.cores[core].accepting.push_back(line);
         line
@@ -235,6 +243,8 @@ impl World {
         self.serve_disk(at);
         self.send_dirty(at);
         self.cores[at].shard.end_turn();
+        self.cores[at].turns += 1;
+        self.round = self.cores.iter().map(|core| core.turns).min().unwrap_or(0);
     }
 
     /// Turns of all shards until nothing happens any more.
