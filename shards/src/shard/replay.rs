@@ -173,6 +173,12 @@ impl Shard {
         found.since.clone().filter(|since| is_behind && since.iter().any(|since| *since != Position::default()))
     }
 
+    /// Where what a subscription was to be given begins: so does what another one is given that takes its place.
+    pub fn begins(&self, subscription: SubscriptionRef) -> Option<Arc<[Position]>> {
+        let found = self.subscriptions.get(subscription.index as usize)?;
+        Some(found.since.clone().unwrap_or_else(|| vec![Position::default(); self.shards()].into()))
+    }
+
     /// Whether a subscription has been handed the current records.
     pub fn is_live(&self, subscription: SubscriptionRef) -> bool {
         let found = self.subscriptions.get(subscription.index as usize);

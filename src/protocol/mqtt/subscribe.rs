@@ -99,7 +99,9 @@ impl MqttSession {
             identifier,
             format,
         };
-        own.reference = self.open(context, &own, (targets, group), snapshot, None);
+        // What it had not been given yet is not lost [MQTT-3.8.4-4].
+        let since = existing.filter(|_| group.is_none()).and_then(|existing| context.shard.begins(existing));
+        own.reference = self.open(context, &own, (targets, group), snapshot, since);
         let subscription = own.reference;
         self.has_no_local |= own.no_local;
         self.subscriptions.insert(filter.filter.into(), own);
