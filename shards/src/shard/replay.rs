@@ -413,7 +413,7 @@ impl Shard {
         let text = table.codec.text(event.body.key(), key_text);
         // Deliveries by path, as in `deliver`.
         let mut merged: Vec<Merged> = Vec::new();
-        let mut dropped = 0;
+        let mut at_most_once = Vec::new();
         for index in &client.subscriptions {
             let Some(subscription) = subscriptions.get(*index as usize) else { continue };
             let is_known = subscription.since.as_ref().is_some_and(|since| event.position <= since[shard]);
@@ -427,11 +427,21 @@ impl Shard {
                 if !matches || subscription.is_shadowed(number as u16, text) {
                     continue;
                 }
+                let subscriber = subscription.subscriber(*index, number);
                 if qos == 0 && !takes_state {
-                    dropped += u64::from(event.kind == EventKind::Message && behind.is_some());
-                    continue;
+                    at_most_once.push((subscriber, subscription));
+                } else {
+                    merge(&mut merged, subscriber, subscription, event);
                 }
-                merge(&mut merged, subscription.subscriber(*index, number), subscription, event);
+            }
+        }
+        let mut dropped = 0;
+        for (subscriber, subscription) in at_most_once {
+            // The delivery that there is names this subscription, too [MQTT-3.3.4-4].
+            if merged.iter().any(|own| own.kind.path == subscriber.kind.path) {
+                merge(&mut merged, subscriber, subscription, event);
+            } else {
+                dropped += u64::from(event.kind == EventKind::Message && behind.is_some());
             }
         }
         for own in &merged {
