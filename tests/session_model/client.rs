@@ -32,6 +32,7 @@ struct Connection {
     is_connected: bool,
     /// The server must close it, and may say why.
     is_doomed: bool,
+    doomed_us: u64,
     /// The server was killed; what it sent before is still read.
     is_left: bool,
     rx: Vec<u8>,
@@ -61,7 +62,7 @@ pub struct Client {
     pub level: u8,
     pub session: Session,
     now: Option<Connection>,
-    /// Earlier ones that the server has to end.
+    /// Earlier ones that the server has to end, and whether their CONNECT was answered.
     left: Vec<(usize, bool)>,
     out: VecDeque<Out>,
     /// Received at QoS 2 and not released.
@@ -76,6 +77,10 @@ pub struct Client {
     /// The same, at the latest: while the server has not noticed, unknown.
     noticed_us: Option<u64>,
     ended_line: Option<usize>,
+    /// The will that waits for its delay.
+    last_will: Option<usize>,
+    /// DISCONNECT was sent, and may not have been read: whether it changes the expiry, and the will that it takes back.
+    goodbye: Option<(bool, Option<usize>)>,
     /// The server was killed before it is known to have stored the session.
     is_uncertain: bool,
     is_stored: bool,
@@ -101,6 +106,8 @@ impl Client {
             ended_us: 0,
             noticed_us: Some(0),
             ended_line: None,
+            last_will: None,
+            goodbye: None,
             is_uncertain: false,
             is_stored: false,
             window: 20,
@@ -136,6 +143,11 @@ impl Client {
     pub fn is_awaited(&self, now_us: u64) -> bool {
         let expires = self.expiry_s.map(|seconds| self.ended_us + u64::from(seconds) * 1_000_000);
         self.exists && !self.is_uncertain && self.now.is_none() && expires.is_none_or(|at| at > now_us + SLACK_US)
+    }
+
+    /// Whether the order in which the server meets this CONNECT and the one before is known.
+    pub fn may_connect(&self) -> bool {
+        self.now.as_ref().is_none_or(|now| now.is_connected) && self.left.iter().all(|(_, was_connected)| *was_connected)
     }
 
     pub fn is_live(&self) -> bool {
@@ -186,6 +198,11 @@ impl Client {
             now.will = Some(number);
         }
         now.expects_session = self.expects_session(world, is_clean);
+        if now.expects_session != Some(true)
+            && let Some(will) = self.last_will
+        {
+            ledger.messages[will].not_before_us = 0; // the session has ended
+        }
         now.line = world.connect(core);
         let line = now.line;
         self.now = Some(now);
@@ -199,8 +216,8 @@ impl Client {
         if is_clean || !self.exists {
             return Some(false);
         }
-        if self.noticed_us.is_none() && self.ended_line.is_some_and(|line| world.is_released(line)) {
-            self.noticed_us = Some(world.now_us);
+        if self.goodbye.take().is_some_and(|(changes_expiry, _)| changes_expiry) {
+            return None; // it may still be on its way
         }
         let Some(seconds) = self.expiry_s else { return Some(true) };
         if seconds == 0 {
@@ -221,7 +238,7 @@ impl Client {
         if hangs_up {
             world.hang_up(now.line, is_reset);
         }
-        self.left.push((now.line, hangs_up));
+        self.left.push((now.line, now.is_connected));
         self.end(world, ledger, now, false);
     }
 
@@ -231,7 +248,7 @@ impl Client {
         if now.is_connected {
             self.exists = true;
             self.expiry_s = now.expiry_s;
-            self.ended_us = world.now_us;
+            self.ended_us = if now.is_doomed { now.doomed_us } else { world.now_us };
             self.noticed_us = None;
             self.ended_line = Some(now.line);
         } else if now.expects_session != Some(true) || self.expiry_s.is_some() {
@@ -239,6 +256,7 @@ impl Client {
             self.is_uncertain = true;
         }
         if let Some(will) = now.will.take() {
+            self.last_will = Some(will);
             let message = &mut ledger.messages[will];
             message.sent = ledger.step;
             message.not_before_us = if now.will_delay_s == 0 || now.expiry_s == Some(0) { 0 } else {
@@ -259,17 +277,16 @@ impl Client {
     /// DISCONNECT, and the end.
     pub fn disconnect(&mut self, world: &mut World, ledger: &mut Ledger, expiry_s: Option<u32>) {
         let Some(now) = &mut self.now else { return };
-        let mut bytes = wire::DISCONNECT.to_vec();
+        let (mut bytes, before) = (wire::DISCONNECT.to_vec(), now.expiry_s);
         if let Some(seconds) = expiry_s.filter(|_| self.level == 5 && now.expiry_s != Some(0)) {
             let properties = Properties(vec![(id::SESSION_EXPIRY, Value::Four(seconds))]);
             bytes = wire::packet(0xe0, &[&[0][..], &properties.encode()].concat());
             now.expiry_s = Some(seconds);
         }
-        if let Some(will) = now.will.take() {
-            ledger.messages[will].events_max = 0; // [MQTT-3.14.4-3]
-        }
+        let goodbye = (now.expiry_s != before, now.will.take());
         self.send(world, ledger, &bytes, format!("DISCONNECT {expiry_s:?}"));
         self.leave(world, ledger, true, false);
+        self.goodbye = Some(goodbye);
     }
 
     pub fn cut(&mut self, world: &mut World, ledger: &mut Ledger) {
@@ -366,6 +383,8 @@ impl Client {
         self.send(world, ledger, &bytes, format!("SUBSCRIBE {packet_id} {filters:?} identifier {identifier:?}"));
         for (filter, options) in filters.iter().filter(|(filter, _)| !BAD_FILTERS.contains(filter)) {
             let options = if self.level == 5 { *options } else { options & 3 };
+            // One that takes the place of another goes on with what that one had still to give.
+            let replaced = self.session.intervals.iter().find(|own| own.filter == *filter && own.ended.is_none());
             let own = Interval {
                 filter: filter.to_string(),
                 qos: options & 3,
@@ -374,7 +393,7 @@ impl Client {
                 has_snapshot: options & wire::RETAIN_NEVER == 0 && !filter.starts_with("$share/"),
                 identifier,
                 sent: ledger.step,
-                round: ledger.round,
+                round: replaced.map_or(ledger.round, |own| own.round),
                 acked: None,
                 ending: None,
                 ended: None,
@@ -394,9 +413,15 @@ impl Client {
         if now.changing.values().flatten().any(|own| own == filter) {
             return;
         }
-        let is_there = self.session.intervals.iter().any(|own| own.filter == filter && own.ended.is_none());
-        let code = if is_there { 0 } else { 0x11 };
-        now.due.entry(11).or_default().push_back((packet_id, if self.level == 5 { vec![code] } else { Vec::new() }));
+        // A SUBSCRIBE or UNSUBSCRIBE that was never answered has been carried out, or not.
+        let own = self.session.intervals.iter().filter(|own| own.filter == filter && own.ended.is_none());
+        let is_certain = own.clone().any(|own| own.acked.is_some() && own.ending.is_none());
+        let codes: &[u8] = match own.count() {
+            0 => &[0x11],
+            _ if is_certain => &[0],
+            _ => &[0, 0x11],
+        };
+        now.due.entry(11).or_default().push_back((packet_id, codes.to_vec()));
         now.changing.insert(packet_id, vec![filter.to_owned()]);
         let bytes = wire::unsubscribe(self.level, packet_id, &[filter]);
         self.send(world, ledger, &bytes, format!("UNSUBSCRIBE {packet_id} {filter}"));
@@ -429,7 +454,7 @@ impl Client {
         let (what, bytes) = &cases[world.chance.below(cases.len())];
         self.send(world, ledger, bytes, format!("illegal: {what}"));
         if let Some(now) = &mut self.now {
-            now.is_doomed = true;
+            (now.is_doomed, now.doomed_us) = (true, world.now_us);
         }
     }
 
@@ -553,6 +578,7 @@ impl Client {
         if let Some(now) = now {
             self.end(world, ledger, now, true);
         }
+        self.is_uncertain |= self.goodbye.take().is_some();
         self.noticed_us = Some(world.now_us);
         // Whether the end of the last connection, or the beginning of this one, is on disk is not known.
         let is_known = if was_connected { self.is_stored } else { self.expiry_s != Some(0) && self.is_stored };
@@ -571,6 +597,13 @@ impl Client {
             world.take(*line);
             !world.is_over(*line)
         });
+        let is_over = self.now.is_none() && self.ended_line.is_some_and(|line| world.is_released(line));
+        if is_over && self.noticed_us.is_none() {
+            self.noticed_us = Some(world.now_us);
+            if let Some((_, Some(will))) = self.goodbye.take() {
+                ledger.messages[will].events_max = 0; // [MQTT-3.14.4-3]
+            }
+        }
         let Some(now) = &mut self.now else { return Ok(()) };
         now.rx.extend(world.take(now.line));
         let line = now.line;
@@ -676,11 +709,9 @@ impl Client {
             now.again = self.out.len();
             self.session.connections += 1;
             // A will whose delay is not over is not sent [MQTT-3.1.3-9].
-            for message in ledger.messages.iter_mut().filter(|own| own.is_will && !own.was_seen) {
-                let is_own = message.publisher == self.session.serial;
-                if is_own && message.not_before_us > world.now_us {
-                    message.events_max = 0;
-                }
+            let will = self.last_will.take().map(|will| &mut ledger.messages[will]);
+            if let Some(will) = will.filter(|will| will.not_before_us > world.now_us) {
+                will.events_max = 0;
             }
         } else {
             self.forget(ledger);
@@ -694,8 +725,10 @@ impl Client {
         let Some(now) = &mut self.now else { return Ok(()) };
         let due = now.due.entry(kind).or_default().pop_front();
         let (packet_id, codes) = due.ok_or_else(|| format!("an answer to nothing: {ack:?}"))?;
-        let is_list = kind == 9 || kind == 11;
-        let fits = if is_list { ack.codes == codes } else { codes.contains(&ack.code()) || self.level == 4 };
+        let fits = match kind {
+            9 => ack.codes == codes,
+            _ => self.level == 4 || codes.contains(&ack.code()),
+        };
         match ack.id == packet_id && fits {
             true => Ok(()),
             false => Err(format!("{ack:?} in place of {packet_id} {codes:?}")),
@@ -758,7 +791,7 @@ impl Client {
         if publish.qos == 2 {
             self.is_stored = true;
             if let Some(earlier) = self.held.insert(packet_id, number) {
-                return match earlier == number && publish.dup {
+                return match publish.dup && (earlier == number || publish.retain) {
                     true => Ok(()),
                     false => Err(format!("packet identifier {packet_id} of message {earlier} is in use")),
                 };

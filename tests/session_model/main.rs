@@ -59,7 +59,7 @@ impl Run {
                 let client = &mut clients[at];
                 client.receive(world, ledger).map_err(|error| (at, error))?;
                 let connects = if client.is_on() { world.chance.one_in(400) } else { world.chance.one_in(10) };
-                if connects {
+                if connects && client.may_connect() {
                     let terms = Terms::any(&mut world.chance);
                     client.connect(world, ledger, terms);
                 } else {
