@@ -15,7 +15,7 @@ const BAD_FILTERS: [&str; 4] = ["a/#/b", "a+", "$share/g", "$share/+/a"];
 /// What a packet may take on its way: times are compared with so much tolerance.
 const SLACK_US: u64 = 2_000_000;
 /// Packets that a failure shows.
-const LOG_MAX: usize = 40;
+const LOG_MAX: usize = 4000;
 
 /// A message at QoS 1 or 2 that was sent and is not through.
 struct Out {
@@ -207,16 +207,18 @@ impl Client {
         let line = now.line;
         self.now = Some(now);
         self.is_stored = false;
-        let what = format!("CONNECT to {core} clean {is_clean} {terms:?}");
+        let will = self.now.as_ref().and_then(|now| now.will);
+        let what = format!("CONNECT to {core} clean {is_clean} {terms:?} m{will:?}");
         self.send(world, ledger, &connect.bytes(), what);
         Some(line)
     }
 
     fn expects_session(&mut self, world: &World, is_clean: bool) -> Option<bool> {
+        let goodbye = self.goodbye.take();
         if is_clean || !self.exists {
             return Some(false);
         }
-        if self.goodbye.take().is_some_and(|(changes_expiry, _)| changes_expiry) {
+        if goodbye.is_some_and(|(changes_expiry, _)| changes_expiry) {
             return None; // it may still be on its way
         }
         let Some(seconds) = self.expiry_s else { return Some(true) };
@@ -251,8 +253,8 @@ impl Client {
             self.ended_us = if now.is_doomed { now.doomed_us } else { world.now_us };
             self.noticed_us = None;
             self.ended_line = Some(now.line);
-        } else if now.expects_session != Some(true) || self.expiry_s.is_some() {
-            // It may have begun a session, or ended one.
+        } else if now.expects_session != Some(true) || now.expiry_s != self.expiry_s || now.expiry_s == Some(5) {
+            // It may have begun a session, or ended one, or changed when it expires.
             self.is_uncertain = true;
         }
         if let Some(will) = now.will.take() {
@@ -400,6 +402,7 @@ impl Client {
                 complete_since: None,
             };
             ledger.groups.extend(own.parts().0.map(str::to_owned));
+            ledger.weak_groups.extend(own.parts().0.filter(|_| own.qos == 0).map(str::to_owned));
             for earlier in self.session.intervals.iter_mut().filter(|own| own.filter == *filter) {
                 earlier.ending.get_or_insert(ledger.step);
             }
@@ -515,7 +518,9 @@ impl Client {
                         true => BAD_FILTERS[chance.below(BAD_FILTERS.len())],
                         false => FILTERS[chance.below(FILTERS.len())],
                     };
-                    let mut options = chance.below(3) as u8;
+                    // A member at QoS 0 may lose what is handed to it: there are few.
+                    let is_shared = filter.starts_with('$') && !chance.one_in(40);
+                    let mut options = if is_shared { 1 + chance.below(2) } else { chance.below(3) } as u8;
                     if self.level == 5 {
                         let no_local = if chance.one_in(4) && !filter.starts_with('$') { wire::NO_LOCAL } else { 0 };
                         let retain = [0, wire::RETAIN_IF_NEW, wire::RETAIN_NEVER][chance.below(3)];
@@ -756,7 +761,8 @@ impl Client {
             let mut is_first = true;
             for earlier in all.filter(|own| own.ended.is_none()) {
                 earlier.ended = Some(step);
-                let is_same = earlier.no_local == own.no_local && earlier.qos > 0 && own.qos > 0;
+                let was_sure = earlier.acked.is_some() && earlier.ending == Some(own.sent);
+                let is_same = was_sure && earlier.no_local == own.no_local && earlier.qos > 0 && own.qos > 0;
                 if std::mem::take(&mut is_first) && is_same {
                     own.complete_since = earlier.complete_since.or(own.complete_since);
                 }

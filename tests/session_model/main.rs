@@ -162,6 +162,11 @@ fn report(seed: u64, run: Run, at: usize, error: String) -> String {
     }
     let (run, at, error) = best;
     let client = &run.clients[at];
+    if std::env::var("MODEL_ALL").is_ok() {
+        let mut all: Vec<String> = run.clients.iter().flat_map(|c| c.log.iter().map(|l| format!("{l} [{}]", c.name))).collect();
+        all.sort();
+        println!("{}", all.join("\n"));
+    }
     let log: Vec<&str> = client.log.iter().map(String::as_str).collect();
     let (shards, step) = (run.world.shards(), run.ledger.step);
     format!(

@@ -111,6 +111,8 @@ pub struct Ledger {
     pub crashes: u32,
     /// All groups that there ever were.
     pub groups: BTreeSet<String>,
+    /// Those that have had a member at QoS 0.
+    pub weak_groups: BTreeSet<String>,
     /// How often a message was delivered at QoS 2 through groups.
     shared: HashMap<usize, u32>,
     pub deliveries: u64,
@@ -133,6 +135,7 @@ impl Ledger {
             members_lost: 0,
             crashes: 0,
             groups: BTreeSet::new(),
+            weak_groups: BTreeSet::new(),
             shared: HashMap::new(),
             deliveries: 0,
         }
@@ -200,7 +203,7 @@ impl Ledger {
             own.matches(&message.topic) && !over_before && (!through_before || (message.retain && own.has_snapshot))
         };
         let may: Vec<&Interval> = session.intervals.iter().filter(may).collect();
-        if may.is_empty() {
+        if may.is_empty() && !(publish.dup && publish.retain) {
             return Err(format!("no subscription covers message {number}"));
         }
         // While a subscription is handed the retained messages, a new one is its part of these.
@@ -280,7 +283,7 @@ impl Ledger {
         seen.count += 1;
         // What was acknowledged shortly before the server was killed may come again at QoS 1; a group's message may
         // come back from another member.
-        let again = is_shared && (publish.qos == 1 || self.crashes > 0);
+        let again = is_shared; // what counts there is how often at QoS 2, above
         let slack = if publish.qos == 1 { session.crashes } else { 0 };
         if seen.count > most + slack && !again {
             return Err(format!("message {number} was delivered {} times", seen.count));
@@ -324,7 +327,8 @@ impl Ledger {
             }
             let covers = |own: &&Interval| {
                 let is_there = own.ending.is_none() && own.complete_since.is_some_and(|since| since < message.sent);
-                own.parts().0.is_some() && own.qos > 0 && is_there && own.matches(&message.topic)
+                let is_strong = own.parts().0.is_some_and(|name| !self.weak_groups.contains(name));
+                is_strong && is_there && own.matches(&message.topic)
             };
             if let Some(own) = sessions.iter().flat_map(|session| &session.intervals).find(covers) {
                 return Err(format!("no member has got message {number} {message:?}, which {own:?} covers"));
