@@ -250,7 +250,7 @@ impl Shard {
             client.behind().clear();
             return self.outboxes.update_behind(connection);
         }
-        self.catch_up(connection);
+        self.resume(connection); // groups may have been told that there is no room
     }
 
     /// Asks for what is to be sent again, as far as there is room.
