@@ -292,8 +292,9 @@ impl Client {
     }
 
     pub fn cut(&mut self, world: &mut World, ledger: &mut Ledger) {
-        self.note("hangs up".into());
+        self.note(format!("{:>6} hangs up", ledger.step));
         let is_reset = world.chance.one_in(2);
+        self.left.iter().for_each(|(line, _)| world.hang_up(*line, false)); // in case this one was to take over
         self.leave(world, ledger, true, is_reset);
     }
 
@@ -578,7 +579,7 @@ impl Client {
         self.receive(world, ledger)?;
         let was_connected = self.is_connected();
         let now = self.now.take();
-        self.note("the server is killed".into());
+        self.note(format!("{:>6} the server is killed", ledger.step));
         self.left.clear();
         if let Some(now) = now {
             self.end(world, ledger, now, true);
@@ -631,7 +632,7 @@ impl Client {
     /// The server has ended the connection.
     fn closed(&mut self, world: &World, ledger: &mut Ledger) -> Check {
         let Some(now) = self.now.take() else { return Ok(()) };
-        self.note("the server hangs up".into());
+        self.note(format!("{:>6} the server hangs up", ledger.step));
         if !now.is_doomed {
             return Err("the server has closed the connection for nothing".into());
         }
@@ -807,9 +808,9 @@ impl Client {
     }
 
     /// Everything has settled: nothing is due.
-    pub fn is_done(&self) -> Check {
+    pub fn is_done(&self, world: &World) -> Check {
         if let Some((line, _)) = self.left.first() {
-            return Err(format!("line {line} was not closed"));
+            return Err(format!("line {line} was not closed: {}", world.describe(*line)));
         }
         let Some(now) = &self.now else { return Ok(()) };
         let due: Vec<_> = now.due.iter().filter(|(_, due)| !due.is_empty()).collect();

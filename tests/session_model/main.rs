@@ -118,7 +118,7 @@ impl Run {
             }
         }
         for (at, client) in clients.iter().enumerate() {
-            client.is_done().map_err(|error| (at, error))?;
+            client.is_done(world).map_err(|error| (at, error))?;
         }
         Ok(())
     }

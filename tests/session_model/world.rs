@@ -226,6 +226,18 @@ impl World {
         own.inbound.is_empty() && own.sending.is_none() && own.outbound.is_empty()
     }
 
+    /// How a connection stands, for a message of failure.
+    pub fn describe(&self, line: usize) -> String {
+        let own = &self.lines[line];
+        let found = own.slot.and_then(|slot| {
+            self.cores.iter().find_map(|core| {
+                let connection = core.connections.get(slot.index as usize)?.as_ref()?;
+                (core.lines.get(&slot) == Some(&line)).then_some((connection.state, connection.blocked, connection.peer_ended, core.shard.is_idle(), core.starved.len(), core.disk.len()))
+            })
+        });
+        format!("{found:?} inbound {} hung up {} told {} finished {}", own.inbound.len(), own.hung_up, own.told_end, own.is_finished)
+    }
+
     // What the server does.
 
     /// A turn of one shard.
