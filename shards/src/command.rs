@@ -185,10 +185,6 @@ pub enum Control {
     },
     /// Events are to be read from the log, for a client of the sender.
     Replay(ReplayRequest),
-    /// A session has ended.
-    ForgetSession {
-        session: u64,
-    },
     Evict {
         connection: ConnectionRef,
     },
@@ -235,6 +231,10 @@ pub enum Data {
         connection: ConnectionRef,
         /// To be sent after its delay.
         will: Option<Will>,
+    },
+    /// A session has ended; what it has written comes before this.
+    ForgetSession {
+        session: u64,
     },
     Chunk {
         scan: ScanRef,

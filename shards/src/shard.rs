@@ -417,10 +417,6 @@ impl Shard {
                 self.send_data(from, Data::Chunk { scan, chunk, position });
             }
             Control::Credit { weight } => self.outstanding -= weight as usize,
-            Control::ForgetSession { session } => {
-                self.drop_receipts(session);
-                self.forget_member(session);
-            }
             Control::Replay(request) => self.replays.push_back((from, request)),
             Control::Evict { connection } => self.completions.push_back(Completion::Evicted { connection }),
         }
@@ -448,7 +444,9 @@ impl Shard {
             }
             Data::Replayed(replayed) => self.replayed(from, replayed),
             Data::Sharing(message) => self.sharing(from, message),
-            message @ (Data::Join { .. } | Data::Leave { .. }) => self.session_message(from, message),
+            message @ (Data::Join { .. } | Data::Leave { .. } | Data::ForgetSession { .. }) => {
+                self.session_message(from, message);
+            }
             Data::Joined { connection, stored, has_room } => {
                 self.completions.push_back(Completion::Joined { connection, stored, has_room });
             }
