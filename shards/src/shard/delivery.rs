@@ -178,15 +178,11 @@ impl Shard {
 
     /// Registers a subscription here and at every shard that owns some of its keys. [`Completion::Subscribed`]
     /// follows; then [`Shard::start`] lets it begin.
-    pub fn subscribe(&mut self, mut request: Request) -> SubscriptionRef {
+    pub fn subscribe(&mut self, request: Request) -> SubscriptionRef {
         if let Some(group) = request.group.clone() {
             return self.join_group(&group, request);
         }
         let connection = request.connection;
-        // What happened before is no news to it, though its client may still have to hear of it for others.
-        if request.since.is_none() && self.outboxes.client(connection).is_some_and(|client| client.is_behind()) {
-            request.since = Some(self.seen.clone().into());
-        }
         let (subscription, targets) = self.insert_subscription(request, State::Joining { missing: usize::MAX });
         let index = subscription.index;
         self.note_overlaps(connection, index);
@@ -304,7 +300,7 @@ impl Shard {
         }
         let (connection, targets) = (found.connection, found.targets.clone());
         let (snapshot, is_resumed) = (found.snapshot, found.since.is_some());
-        // As in `subscribe`, where its client has fallen behind since.
+        // What happened before is no news to it, though its client may still have to hear of it for others.
         if !is_resumed && self.outboxes.client(connection).is_some_and(|client| client.is_behind()) {
             self.subscriptions[subscription.index as usize].since = Some(self.seen.clone().into());
         }

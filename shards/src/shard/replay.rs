@@ -170,6 +170,9 @@ impl Shard {
     pub fn since(&mut self, subscription: SubscriptionRef) -> Option<Arc<[Position]>> {
         let found = self.subscriptions.get(subscription.index as usize)?;
         let is_behind = self.outboxes.client_at(found.connection.index).is_some_and(|client| client.is_behind());
+        if found.since.is_none() && is_behind && matches!(found.state, State::Joining { .. } | State::Ready) {
+            return Some(self.seen.clone().into()); // as if it began now
+        }
         found.since.clone().filter(|since| is_behind && since.iter().any(|since| *since != Position::default()))
     }
 
@@ -416,7 +419,10 @@ impl Shard {
         let mut at_most_once = Vec::new();
         for index in &client.subscriptions {
             let Some(subscription) = subscriptions.get(*index as usize) else { continue };
-            let is_known = subscription.since.as_ref().is_some_and(|since| event.position <= since[shard]);
+            let is_known = match &subscription.since {
+                Some(since) => event.position <= since[shard],
+                None => matches!(subscription.state, State::Joining { .. } | State::Ready), // from its start on
+            };
             let qos = subscription.qos().min(event.terms.qos);
             let is_shared = matches!(subscription.state, State::Shared { .. });
             if is_known || is_shared || !subscription.hears(event) {
