@@ -592,6 +592,11 @@ impl Client {
         if was_connected && self.expiry_s == Some(0) {
             self.is_uncertain = true;
         }
+        if let Some(will) = self.last_will.filter(|_| self.is_uncertain) {
+            // Nor whether its will was taken back.
+            let message = &mut ledger.messages[will];
+            (message.not_before_us, message.events_max) = (0, message.events_max.max(1));
+        }
         self.session.crashes += 1;
         Ok(())
     }
@@ -715,7 +720,7 @@ impl Client {
             now.again = self.out.len();
             self.session.connections += 1;
             // A will whose delay is not over is not sent [MQTT-3.1.3-9].
-            let will = self.last_will.take().map(|will| &mut ledger.messages[will]);
+            let will = self.last_will.map(|will| &mut ledger.messages[will]);
             if let Some(will) = will.filter(|will| will.not_before_us > world.now_us) {
                 will.events_max = 0;
             }
