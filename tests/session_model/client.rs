@@ -87,6 +87,7 @@ pub struct Client {
     pub window: usize,
     pub log: VecDeque<String>,
     pub received: u64,
+    ended_step: u64,
 }
 
 impl Client {
@@ -113,6 +114,7 @@ impl Client {
             window: 20,
             log: VecDeque::new(),
             received: 0,
+            ended_step: 0,
         }
     }
 
@@ -152,6 +154,12 @@ impl Client {
 
     pub fn is_live(&self) -> bool {
         self.is_connected() && !self.is_uncertain
+    }
+
+    /// When a member of groups has left for good: what it held went with it [MQTT-4.8.2-5].
+    pub fn lost_as_member(&self) -> u64 {
+        let is_member = self.session.intervals.iter().any(|own| own.parts().0.is_some());
+        if is_member && !self.is_live() { self.ended_step + 1 } else { 0 }
     }
 
     /// The session's state that ends with it.
@@ -249,6 +257,7 @@ impl Client {
         ledger.step += 1;
         if now.is_connected {
             self.exists = true;
+            self.ended_step = ledger.step;
             self.expiry_s = now.expiry_s;
             self.ended_us = if now.is_doomed { now.doomed_us } else { world.now_us };
             self.noticed_us = None;
@@ -556,6 +565,13 @@ impl Client {
             now.pings += 1;
         }
         self.send(world, ledger, &wire::PINGREQ, "PINGREQ".into());
+    }
+
+    /// Sends again what a session that goes on has to.
+    pub fn resume(&mut self, world: &mut World, ledger: &mut Ledger) {
+        while self.now.as_ref().is_some_and(|now| now.is_connected && !now.is_doomed && now.again > 0) {
+            self.send_again(world, ledger);
+        }
     }
 
     /// Acknowledges and sends again everything. False: there was nothing to do.

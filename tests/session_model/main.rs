@@ -19,6 +19,9 @@ use world::{Chance, World};
 
 const RUNS: u64 = 120;
 const STEPS: usize = 3000;
+const LONG_RUNS: u64 = 6;
+/// More than any backlog needs.
+const SETTLE_ROUNDS: usize = 20_000;
 
 struct Run {
     world: World,
@@ -104,7 +107,7 @@ impl Run {
             }
         }
         let mut quiet = 0;
-        for _ in 0..400 {
+        for _ in 0..SETTLE_ROUNDS {
             world.settle();
             let mut busy = false;
             for (at, client) in clients.iter_mut().enumerate() {
@@ -123,7 +126,9 @@ impl Run {
         Ok(())
     }
 
-    fn check(&self) -> Result<(), (usize, String)> {
+    fn check(&mut self) -> Result<(), (usize, String)> {
+        let lost = self.clients.iter().map(Client::lost_as_member).max().unwrap_or(0);
+        self.ledger.members_lost = self.ledger.members_lost.max(lost);
         let live = self.clients.iter().enumerate().filter(|(_, client)| client.is_live());
         for (at, client) in live.clone() {
             self.ledger.complete(&client.name, &client.session).map_err(|error| (at, error))?;
@@ -162,11 +167,6 @@ fn report(seed: u64, run: Run, at: usize, error: String) -> String {
     }
     let (run, at, error) = best;
     let client = &run.clients[at];
-    if std::env::var("MODEL_ALL").is_ok() {
-        let mut all: Vec<String> = run.clients.iter().flat_map(|c| c.log.iter().map(|l| format!("{l} [{}]", c.name))).collect();
-        all.sort();
-        println!("{}", all.join("\n"));
-    }
     let log: Vec<&str> = client.log.iter().map(String::as_str).collect();
     let (shards, step) = (run.world.shards(), run.ledger.step);
     format!(
@@ -179,6 +179,78 @@ fn report(seed: u64, run: Run, at: usize, error: String) -> String {
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
+}
+
+/// Thousands of messages for one durable reader that keeps its window full, on slow disks: packet identifiers go round,
+/// what does not fit the window is read from the log, and nothing is missing.
+fn many_messages(seed: u64) -> (Run, Result<(), (usize, String)>) {
+    let mut run = Run::new(seed);
+    let small = seed % 2 == 0;
+    run.world = World::new([1, 2, 4][seed as usize % 3], Chance::Seed(seed), limits(small));
+    let (world, ledger) = (&mut run.world, &mut run.ledger);
+    world.disk_delay = [3, 10, 30][seed as usize / 3 % 3];
+    run.clients = ["reader", "p1", "p2"].iter().map(|name| Client::new(name, 5, ledger)).collect();
+    let window = if small { Some(20) } else { None };
+    let terms = Terms { is_clean: true, expiry_s: None, receive_maximum: window, alias_maximum: 0, will: None };
+    for client in &mut run.clients {
+        client.connect(world, ledger, terms.clone());
+        client.window = 500;
+    }
+    let result = many_steps(&mut run, seed, &terms).and_then(|()| run.settle()).and_then(|()| run.check());
+    (run, result)
+}
+
+fn many_steps(run: &mut Run, seed: u64, terms: &Terms) -> Result<(), (usize, String)> {
+    let Run { world, ledger, clients } = run;
+    let mut is_subscribed = false;
+    for round in 0..12_000 {
+        for _ in 0..world.shards() {
+            let shard = world.chance.below(world.shards());
+            world.turn(shard);
+        }
+        for (at, client) in clients.iter_mut().enumerate() {
+            client.receive(world, ledger).map_err(|error| (at, error))?;
+            if !client.is_connected() {
+                continue;
+            }
+            if at > 0 {
+                // In bursts, as a busy publisher's socket gives them.
+                for _ in 0..if is_subscribed && round % 40 < 8 { world.chance.below(12) } else { 0 } {
+                    let qos = 1 + world.chance.below(2) as u8;
+                    client.publish(world, ledger, ["a/b", "d"][at - 1], if seed % 5 < 3 { 2 } else { qos }, false);
+                }
+                client.settle(world, ledger);
+            } else if !std::mem::replace(&mut is_subscribed, true) {
+                client.subscribe(world, ledger, &[("a/b", 2), ("d", 2)], None);
+            } else {
+                // Bursts and pauses: the window is full at times, and empty at others.
+                for _ in 0..if round % 64 < 40 { world.chance.below(40) } else { 0 } {
+                    client.acknowledge(world, ledger, round % 3 > 0);
+                }
+                client.resume(world, ledger);
+                if round % 3000 == 2999 && seed % 4 == 1 {
+                    client.cut(world, ledger);
+                    let terms = Terms { is_clean: false, ..terms.clone() };
+                    client.connect(world, ledger, terms);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn many_messages_for_one_reader() {
+    let first = number("MODEL_SEED");
+    let runs = number("MODEL_RUNS").unwrap_or(if first.is_some() { 1 } else { LONG_RUNS });
+    for seed in first.unwrap_or(0)..first.unwrap_or(0) + runs {
+        let (run, result) = many_messages(seed);
+        println!("seed {seed}: {} messages, {} deliveries", run.ledger.messages.len(), run.ledger.deliveries);
+        if let Err((at, error)) = result {
+            let log: Vec<&str> = run.clients[at].log.iter().map(String::as_str).collect();
+            panic!("seed {seed}, {} shards: {error}\n{}", run.world.shards(), log.join("\n"));
+        }
+    }
 }
 
 #[test]

@@ -198,8 +198,10 @@ impl Ledger {
         let may = |own: &&Interval| {
             let over_before = own.ended.is_some_and(|ended| ended < message.sent);
             // Shards hear of a message some turns after its publisher was answered: nothing orders the two.
-            // A group has begun before some of its members.
-            let through_before = message.acked_round.saturating_add(ROUNDS) < own.round && own.parts().0.is_none();
+            // A group has begun before some of its members; when a subscription has begun that was never answered, and is
+            // found with its session later, is known to a second only.
+            let is_known = own.parts().0.is_none() && own.acked.is_some();
+            let through_before = is_known && message.acked_round.saturating_add(ROUNDS) < own.round;
             own.matches(&message.topic) && !over_before && (!through_before || (message.retain && own.has_snapshot))
         };
         let may: Vec<&Interval> = session.intervals.iter().filter(may).collect();
