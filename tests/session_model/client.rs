@@ -149,7 +149,8 @@ impl Client {
 
     /// Whether the order in which the server meets this CONNECT and the one before is known.
     pub fn may_connect(&self) -> bool {
-        self.now.as_ref().is_none_or(|now| now.is_connected) && self.left.iter().all(|(_, was_connected)| *was_connected)
+        self.now.as_ref().is_none_or(|now| now.is_connected)
+            && self.left.iter().all(|(_, was_connected)| *was_connected)
     }
 
     pub fn is_live(&self) -> bool {
@@ -270,7 +271,9 @@ impl Client {
             self.last_will = Some(will);
             let message = &mut ledger.messages[will];
             message.sent = ledger.step;
-            message.not_before_us = if now.will_delay_s == 0 || now.expiry_s == Some(0) { 0 } else {
+            message.not_before_us = if now.will_delay_s == 0 || now.expiry_s == Some(0) {
+                0
+            } else {
                 world.now_us + now.will_delay_s.min(now.expiry_s.map_or(u64::MAX, u64::from)) * 1_000_000
             };
             if now.is_connected && message.not_before_us == 0 && !is_killed {
@@ -376,7 +379,13 @@ impl Client {
         self.send(world, ledger, &publish.bytes(self.level), what);
     }
 
-    pub fn subscribe(&mut self, world: &mut World, ledger: &mut Ledger, filters: &[(&str, u8)], identifier: Option<u32>) {
+    pub fn subscribe(
+        &mut self,
+        world: &mut World,
+        ledger: &mut Ledger,
+        filters: &[(&str, u8)],
+        identifier: Option<u32>,
+    ) {
         let packet_id = self.free_id();
         let Some(now) = &mut self.now else { return };
         if now.changing.values().flatten().any(|own| filters.iter().any(|(filter, _)| filter == own)) {
@@ -390,7 +399,8 @@ impl Client {
         now.due.entry(9).or_default().push_back((packet_id, codes.collect()));
         now.changing.insert(packet_id, filters.iter().map(|(filter, _)| filter.to_string()).collect());
         let identifier = identifier.filter(|_| self.level == 5);
-        let properties = Properties(identifier.map(|own| (id::SUBSCRIPTION, Value::Variable(own))).into_iter().collect());
+        let properties =
+            Properties(identifier.map(|own| (id::SUBSCRIPTION, Value::Variable(own))).into_iter().collect());
         let bytes = wire::subscribe(self.level, packet_id, &properties, filters);
         self.send(world, ledger, &bytes, format!("SUBSCRIBE {packet_id} {filters:?} identifier {identifier:?}"));
         for (filter, options) in filters.iter().filter(|(filter, _)| !BAD_FILTERS.contains(filter)) {
@@ -874,7 +884,10 @@ fn brief(packet: &Packet) -> String {
     match packet {
         Packet::Publish(own) => {
             let (text, list) = (own.text(), &own.properties.0);
-            format!("PUBLISH {} QoS {} dup {} retain {} {} {text} {list:?}", own.id, own.qos, own.dup, own.retain, own.topic)
+            format!(
+                "PUBLISH {} QoS {} dup {} retain {} {} {text} {list:?}",
+                own.id, own.qos, own.dup, own.retain, own.topic
+            )
         }
         other => format!("{other:?}"),
     }

@@ -10,6 +10,7 @@ mod wire;
 
 mod client;
 mod model;
+#[allow(dead_code)] // the fuzzer's decisions
 mod world;
 
 use client::{Client, Terms};
@@ -17,7 +18,7 @@ use model::{Ledger, Session};
 use shards::limits::{Limits, SegmentSizes};
 use world::{Chance, World};
 
-const RUNS: u64 = 120;
+const RUNS: u64 = 400;
 const STEPS: usize = 3000;
 const LONG_RUNS: u64 = 6;
 /// More than any backlog needs.

@@ -211,7 +211,8 @@ impl Ledger {
         // While a subscription is handed the retained messages, a new one is its part of these.
         let must = |own: &&&Interval| {
             !(message.retain && own.has_snapshot)
-                && own.acked.is_some_and(|acked| acked < message.sent) && own.ending.is_none_or(|ending| ending > step)
+                && own.acked.is_some_and(|acked| acked < message.sent)
+                && own.ending.is_none_or(|ending| ending > step)
         };
         let must: Vec<&Interval> = may.iter().filter(must).copied().collect();
         let identifiers = publish.properties.subscriptions();
@@ -227,7 +228,8 @@ impl Ledger {
         let alone = |own: &&Interval| {
             let retained = message.retain && publish.retain && own.has_snapshot;
             let fits = publish.qos == own.qos.min(message.qos) && identifiers == Vec::from_iter(own.identifier);
-            fits && (retained || (own.parts().0.is_some() && publish.retain == (message.retain && own.retain_as_published)))
+            fits && (retained
+                || (own.parts().0.is_some() && publish.retain == (message.retain && own.retain_as_published)))
         };
         // What is sent again names the subscriptions that cover it now; of a retained message the newest state is sent.
         if !publish.dup && !may.iter().any(alone) {
@@ -253,6 +255,9 @@ impl Ledger {
             }
         }
         message.was_seen = true;
+        if publish.dup && publish.retain {
+            return Ok(()); // this may have been another one when it was sent first
+        }
         let snapshots = may.iter().filter(|own| own.has_snapshot).count() as u32;
         let seen = session.seen.entry(number).or_default();
         // A retained message comes once more with each subscription, and again where that was cut short.
@@ -261,15 +266,18 @@ impl Ledger {
             most *= self.groups.len() as u32;
         }
         // No-local was taken back while the message, which others have delivered, waited in the log.
-        most += u32::from(message.publisher == session.serial && may.iter().any(|own| own.no_local));
+        if message.publisher == session.serial && may.iter().any(|own| own.no_local) {
+            most += message.events_max;
+        }
         if publish.qos == 2 {
             seen.exactly += 1;
             if is_shared {
                 let shared = self.shared.entry(number).or_default();
                 *shared += 1;
-                let groups = self.groups.iter().filter(|name| {
-                    name.split_once('/').is_some_and(|(_, filter)| matches(filter, &message.topic))
-                });
+                let groups = self
+                    .groups
+                    .iter()
+                    .filter(|name| name.split_once('/').is_some_and(|(_, filter)| matches(filter, &message.topic)));
                 let bound = groups.count() as u32 * message.events_max;
                 if *shared > bound && !message.retain && self.crashes == 0 {
                     return Err(format!("message {number} was handed to members {shared} times at QoS 2"));
@@ -313,7 +321,12 @@ impl Ledger {
                 let is_own = own.no_local && message.publisher == session.serial && !message.is_will;
                 let is_there = own.ending.is_none() && own.complete_since.is_some_and(|since| since < message.sent);
                 let is_state = message.retain && own.has_snapshot; // a later one may have come in its place
-                own.parts().0.is_none() && own.qos > 0 && is_there && !is_own && !is_state && own.matches(&message.topic)
+                own.parts().0.is_none()
+                    && own.qos > 0
+                    && is_there
+                    && !is_own
+                    && !is_state
+                    && own.matches(&message.topic)
             };
             if let Some(own) = session.intervals.iter().find(covers) {
                 return Err(format!("{name} has not got message {number} {message:?}, which {own:?} covers"));
@@ -343,7 +356,8 @@ impl Ledger {
     /// Messages to one topic come to all in the same order, and those of one publisher in its own [MQTT-4.6.0-6].
     pub fn in_order(&self, sessions: &[&Session]) -> Check {
         // One that was sent twice may stand in two places.
-        let is_single = |number: &&usize| self.messages[**number].transmissions == 1 && !self.messages[**number].is_will;
+        let is_single =
+            |number: &&usize| self.messages[**number].transmissions == 1 && !self.messages[**number].is_will;
         let mut before: HashMap<&str, Vec<(u64, HashMap<usize, usize>)>> = HashMap::new();
         for session in sessions {
             let mut topics: HashMap<&str, Vec<usize>> = HashMap::new();

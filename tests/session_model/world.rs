@@ -48,6 +48,11 @@ impl Chance {
         }
     }
 
+    /// Whether all decisions are made.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Chance::Bytes(bytes) if bytes.is_empty())
+    }
+
     /// True once in so many times.
     pub fn one_in(&mut self, count: usize) -> bool {
         self.below(count) == count - 1
@@ -220,22 +225,14 @@ impl World {
         self.lines[line].is_finished && self.lines[line].slot.is_none()
     }
 
-    /// Whether nothing is under way between client and server.
-    pub fn is_quiet(&self, line: usize) -> bool {
-        let own = &self.lines[line];
-        own.inbound.is_empty() && own.sending.is_none() && own.outbound.is_empty()
-    }
-
     /// How a connection stands, for a message of failure.
     pub fn describe(&self, line: usize) -> String {
         let own = &self.lines[line];
-        let found = own.slot.and_then(|slot| {
-            self.cores.iter().find_map(|core| {
-                let connection = core.connections.get(slot.index as usize)?.as_ref()?;
-                (core.lines.get(&slot) == Some(&line)).then_some((connection.state, connection.blocked, connection.peer_ended, core.shard.is_idle(), core.starved.len(), core.disk.len()))
-            })
-        });
-        format!("{found:?} inbound {} hung up {} told {} finished {}", own.inbound.len(), own.hung_up, own.told_end, own.is_finished)
+        let is_it = |core: &&Core| own.slot.is_some_and(|slot| core.lines.get(&slot) == Some(&line));
+        let slot = own.slot.map_or(0, |slot| slot.index as usize);
+        let connection = self.cores.iter().find(is_it).and_then(|core| core.connections[slot].as_ref());
+        let connection = connection.map(|own| (own.state, own.blocked, own.peer_ended));
+        format!("{connection:?}, {} bytes to come, hung up {}", own.inbound.len(), own.hung_up)
     }
 
     // What the server does.
