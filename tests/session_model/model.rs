@@ -256,7 +256,8 @@ impl Ledger {
         }
         message.was_seen = true;
         if publish.dup && publish.retain {
-            return Ok(()); // this may have been another one when it was sent first
+            session.seen.entry(number).or_default(); // not counted: it may have been another one when it was sent first
+            return Ok(());
         }
         let snapshots = may.iter().filter(|own| own.has_snapshot).count() as u32;
         let seen = session.seen.entry(number).or_default();
