@@ -94,9 +94,10 @@ impl Run {
     /// Clients that have a session come back, and everything is acknowledged.
     fn settle(&mut self) -> Result<(), (usize, String)> {
         let Run { world, ledger, clients } = self;
+        world.settle();
         for (at, client) in clients.iter_mut().enumerate() {
             client.receive(world, ledger).map_err(|error| (at, error))?;
-            if client.is_awaited(world.now_us) {
+            if client.is_awaited(world.now_us) && client.may_connect() {
                 let terms = Terms {
                     is_clean: false,
                     expiry_s: Some(3600),
