@@ -187,7 +187,7 @@ fn number(name: &str) -> Option<u64> {
 /// what does not fit the window is read from the log, and nothing is missing.
 fn many_messages(seed: u64) -> (Run, Result<(), (usize, String)>) {
     let mut run = Run::new(seed);
-    let small = seed % 2 == 0;
+    let small = seed.is_multiple_of(2);
     run.world = World::new([1, 2, 4][seed as usize % 3], Chance::Seed(seed), limits(small));
     let (world, ledger) = (&mut run.world, &mut run.ledger);
     world.disk_delay = [3, 10, 30][seed as usize / 3 % 3];

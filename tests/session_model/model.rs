@@ -247,9 +247,8 @@ impl Ledger {
             if has_missing || identifiers.iter().any(|id| !allowed.contains(id)) {
                 return Err(format!("identifiers {identifiers:?}: expected {missing:?}, allowed {allowed:?}"));
             }
-            let as_published = |own: &&Interval| own.retain_as_published;
-            let may_retain = message.retain && may.iter().any(|own| as_published(own));
-            let must_retain = message.retain && must.iter().filter(hears).any(|own| as_published(own));
+            let may_retain = message.retain && may.iter().any(|own| own.retain_as_published);
+            let must_retain = message.retain && must.iter().filter(hears).any(|own| own.retain_as_published);
             if (publish.retain && !may_retain) || (!publish.retain && must_retain) {
                 return Err(format!("RETAIN is {} of {number} {message:?}: {may:#?}", publish.retain));
             }
@@ -309,7 +308,9 @@ impl Ledger {
     pub fn crashed(&mut self) {
         self.crashes += 1;
         self.members_lost = self.step + 1; // where a group stands is known in memory only
-        self.messages.iter_mut().filter(|own| own.acked.is_none()).for_each(|own| own.events_max += 1);
+        // A will may have been sent, and not yet be known to have been.
+        let repeats = |own: &&mut Message| own.acked.is_none() || (own.is_will && own.events_max > 0);
+        self.messages.iter_mut().filter(repeats).for_each(|own| own.events_max += 1);
     }
 
     /// Everything has settled: nothing may be missing.
@@ -359,7 +360,8 @@ impl Ledger {
         // One that was sent twice may stand in two places.
         let is_single =
             |number: &&usize| self.messages[**number].transmissions == 1 && !self.messages[**number].is_will;
-        let mut before: HashMap<&str, Vec<(u64, HashMap<usize, usize>)>> = HashMap::new();
+        type Places = HashMap<usize, usize>;
+        let mut before: HashMap<&str, Vec<(u64, Places)>> = HashMap::new();
         for session in sessions {
             let mut topics: HashMap<&str, Vec<usize>> = HashMap::new();
             for number in session.sequence.iter().filter(is_single) {
