@@ -311,7 +311,9 @@ fn start_generated_keys(shards: &mut [Shard], tables: &[(TableId, Arc<TableDef>)
     }
 }
 
-fn catalog(
+/// What sessions are told of the app. Public for the tests that drive sessions without sockets.
+#[doc(hidden)]
+pub fn catalog(
     tables: Vec<(TableId, Arc<TableDef>)>,
     static_files: crate::protocol::http::files::StaticFiles,
     cors: Vec<String>,

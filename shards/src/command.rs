@@ -221,10 +221,6 @@ pub enum Control {
     },
     /// Events are to be read from the log, for a client of the sender.
     Replay(ReplayRequest),
-    /// A session has ended.
-    ForgetSession {
-        session: u64,
-    },
     Evict {
         connection: ConnectionRef,
     },
@@ -271,6 +267,10 @@ pub enum Data {
         connection: ConnectionRef,
         /// To be sent after its delay.
         will: Option<Will>,
+    },
+    /// A session has ended; what it has written comes before this.
+    ForgetSession {
+        session: u64,
     },
     Chunk {
         scan: ScanRef,

@@ -475,7 +475,7 @@ impl Outboxes {
     pub fn alias(&mut self, index: u32, event: &Event, kind: FrameKind) -> Option<(u16, bool)> {
         let bytes_max = self.bytes_max;
         let outbox = self.boxes.get_mut(index as usize)?;
-        let client = outbox.client.as_deref_mut().filter(|client| client.alias_maximum > 0)?;
+        let client = outbox.client.as_deref_mut().filter(|client| client.alias_maximum > 0 && client.has_begun)?;
         // The frame that teaches an alias must not be left out, nor be overtaken.
         let is_sent = outbox.open && !outbox.overflowed && outbox.bytes <= bytes_max && outbox.frame_bytes_max == 0;
         let qos = kind.qos();

@@ -442,10 +442,6 @@ impl Shard {
                 *watchers = *watchers & !(1 << from) | u64::from(on) << from;
             }
             Control::Credit { weight } => self.outstanding -= weight as usize,
-            Control::ForgetSession { session } => {
-                self.drop_receipts(session);
-                self.forget_member(session);
-            }
             Control::Replay(request) => self.replays.push_back((from, request)),
             Control::Evict { connection } => self.completions.push_back(Completion::Evicted { connection }),
         }
@@ -473,7 +469,9 @@ impl Shard {
             }
             Data::Replayed(replayed) => self.replayed(from, replayed),
             Data::Sharing(message) => self.sharing(from, message),
-            message @ (Data::Join { .. } | Data::Leave { .. }) => self.session_message(from, message),
+            message @ (Data::Join { .. } | Data::Leave { .. } | Data::ForgetSession { .. }) => {
+                self.session_message(from, message);
+            }
             Data::Joined { connection, stored, has_room } => {
                 self.completions.push_back(Completion::Joined { connection, stored, has_room });
             }

@@ -184,7 +184,16 @@ impl Shard {
     pub fn since(&mut self, subscription: SubscriptionRef) -> Option<Arc<[Position]>> {
         let found = self.subscriptions.get(subscription.index as usize)?;
         let is_behind = self.outboxes.client_at(found.connection.index).is_some_and(|client| client.is_behind());
+        if found.since.is_none() && is_behind && matches!(found.state, State::Joining { .. } | State::Ready) {
+            return Some(self.seen.clone().into()); // as if it began now
+        }
         found.since.clone().filter(|since| is_behind && since.iter().any(|since| *since != Position::default()))
+    }
+
+    /// Where what a subscription was to be given begins: so does what another one is given that takes its place.
+    pub fn begins(&self, subscription: SubscriptionRef) -> Option<Arc<[Position]>> {
+        let found = self.subscriptions.get(subscription.index as usize)?;
+        Some(found.since.clone().unwrap_or_else(|| vec![Position::default(); self.shards()].into()))
     }
 
     /// Whether a subscription has been handed the current records.
@@ -291,7 +300,7 @@ impl Shard {
             client.behind().clear();
             return self.outboxes.update_behind(connection);
         }
-        self.catch_up(connection);
+        self.resume(connection); // groups may have been told that there is no room
     }
 
     /// Asks for what is to be sent again, as far as there is room.
@@ -471,10 +480,13 @@ impl Shard {
         // Deliveries by path, as in `deliver`.
         let mut merged: Vec<Merged> = Vec::new();
         let mut live: Vec<(Subscriber, u32)> = Vec::new();
-        let mut dropped = 0;
+        let mut at_most_once = Vec::new();
         for index in &client.subscriptions {
             let Some(subscription) = subscriptions.get(*index as usize) else { continue };
-            let is_known = subscription.since.as_ref().is_some_and(|since| event.position <= since[shard]);
+            let is_known = match &subscription.since {
+                Some(since) => event.position <= since[shard],
+                None => matches!(subscription.state, State::Joining { .. } | State::Ready), // from its start on
+            };
             let qos = subscription.qos().min(event.terms.qos);
             let is_shared = matches!(subscription.state, State::Shared { .. });
             if is_known || is_shared || !subscription.hears(event) || event.version.0 <= subscription.after_us {
@@ -485,15 +497,23 @@ impl Shard {
                 if !matches || subscription.is_shadowed(number as u16, text) {
                     continue;
                 }
+                let subscriber = subscription.subscriber(*index, number);
                 if let Some(query) = subscription.query {
-                    live.push((subscription.subscriber(*index, number), query));
-                    continue;
+                    live.push((subscriber, query));
+                } else if qos == 0 && !takes_state && !is_stream {
+                    at_most_once.push((subscriber, subscription));
+                } else {
+                    merge(&mut merged, subscriber, subscription, event);
                 }
-                if qos == 0 && !takes_state && !is_stream {
-                    dropped += u64::from(event.kind == EventKind::Message && behind.is_some());
-                    continue;
-                }
-                merge(&mut merged, subscription.subscriber(*index, number), subscription, event);
+            }
+        }
+        let mut dropped = 0;
+        for (subscriber, subscription) in at_most_once {
+            // The delivery that there is names this subscription, too [MQTT-3.3.4-4].
+            if merged.iter().any(|own| own.kind.path == subscriber.kind.path) {
+                merge(&mut merged, subscriber, subscription, event);
+            } else {
+                dropped += u64::from(event.kind == EventKind::Message && behind.is_some());
             }
         }
         let is_told = !merged.is_empty() || !live.is_empty();

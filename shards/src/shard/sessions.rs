@@ -65,7 +65,7 @@ impl Shard {
     /// A session has ended: its receipts and its places in groups go.
     pub(super) fn forget_session(&mut self, session: u64) {
         for shard in 0..self.shards() as u16 {
-            self.send_control(shard, Control::ForgetSession { session });
+            self.send_data(shard, Data::ForgetSession { session });
         }
     }
 
@@ -124,6 +124,10 @@ impl Shard {
                 if let Some((next, clean)) = self.sessions.leave(&client_id, connection) {
                     self.grant(&client_id, next, clean);
                 }
+            }
+            Data::ForgetSession { session } => {
+                self.drop_receipts(session);
+                self.forget_member(session);
             }
             message => self.data(from, message),
         }

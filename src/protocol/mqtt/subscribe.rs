@@ -90,7 +90,10 @@ impl MqttSession {
     ) -> Result<SubscriptionRef, u8> {
         let (targets, group) = targets_of(context, filter.filter)?;
         let live = live_query(context, query, &targets, group.as_deref())?;
-        let existing = self.subscriptions.get(filter.filter).map(|own| own.reference);
+        let replaced = self.subscriptions.get(filter.filter);
+        let existing = replaced.map(|own| own.reference);
+        // At QoS 0 there is nothing left that it would have to be given.
+        let reliable = replaced.filter(|own| own.qos > 0 && group.is_none()).map(|own| own.reference);
         if existing.is_none() && self.subscriptions.len() >= context.shard.limits().subscriptions_max {
             return Err(reason::QUOTA_EXCEEDED);
         }
@@ -109,7 +112,9 @@ impl MqttSession {
             format,
             query: query.map(Box::from),
         };
-        own.reference = self.open(context, &own, (targets, group), live, snapshot, None);
+        // What it had not been given yet is not lost [MQTT-3.8.4-4].
+        let since = reliable.and_then(|replaced| context.shard.begins(replaced));
+        own.reference = self.open(context, &own, (targets, group), live, snapshot, since);
         let subscription = own.reference;
         self.has_no_local |= own.no_local;
         self.subscriptions.insert(filter.filter.into(), own);
