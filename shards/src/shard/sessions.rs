@@ -1,6 +1,7 @@
 //! Sessions at the shard that their client identifier belongs to: claims of connections, stored sessions, wills that
 //! are due; and receipts of QoS 2 at the shards that took the messages.
 
+use super::write::has_expired;
 use super::{Pending, Shard};
 use crate::command::{self, ConnectionRef, Control, Data, Operation, Outcome, Write};
 use crate::event::{Body, Terms};
@@ -8,6 +9,7 @@ use crate::limits::SESSIONS_PER_TURN;
 use crate::scan::owner;
 use crate::schema::TableId;
 use crate::session::{Claim, StoredSession, Will, receipts_of};
+use bytes::Bytes;
 
 impl Shard {
     /// Claims an MQTT client identifier; [`command::Completion::Joined`] follows. `clean`: what is stored of the session goes.
@@ -133,9 +135,14 @@ impl Shard {
         }
     }
 
-    fn stored_session(&self, client_id: &str) -> Option<(StoredSession, bytes::Bytes)> {
-        let stored = self.peek(self.system.sessions?, client_id.as_bytes()).ok()??;
-        Some((StoredSession::decode(&stored.document)?, stored.document))
+    /// As it was written last, though readers may not see that yet.
+    fn stored_session(&self, client_id: &str) -> Option<(StoredSession, Bytes)> {
+        let entry = self.table(self.system.sessions?).get(client_id.as_bytes())?;
+        let record = self.log.read(entry.location).ok()?;
+        if has_expired(&record, self.now_ms()) {
+            return None;
+        }
+        Some((StoredSession::decode(record.document)?, Bytes::copy_from_slice(record.document)))
     }
 
     /// The identifier belongs to this connection now.
