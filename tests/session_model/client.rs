@@ -256,11 +256,12 @@ impl Client {
     /// What follows from the end of a connection.
     fn end(&mut self, world: &World, ledger: &mut Ledger, mut now: Connection, is_killed: bool) {
         ledger.step += 1;
+        let ended_us = if now.is_doomed { now.doomed_us } else { world.now_us };
         if now.is_connected {
             self.exists = true;
             self.ended_step = ledger.step;
             self.expiry_s = now.expiry_s;
-            self.ended_us = if now.is_doomed { now.doomed_us } else { world.now_us };
+            self.ended_us = ended_us;
             self.noticed_us = None;
             self.ended_line = Some(now.line);
         } else if now.expects_session != Some(true) || now.expiry_s != self.expiry_s || now.expiry_s == Some(5) {
@@ -274,7 +275,7 @@ impl Client {
             message.not_before_us = if now.will_delay_s == 0 || now.expiry_s == Some(0) {
                 0
             } else {
-                world.now_us + now.will_delay_s.min(now.expiry_s.map_or(u64::MAX, u64::from)) * 1_000_000
+                ended_us + now.will_delay_s.min(now.expiry_s.map_or(u64::MAX, u64::from)) * 1_000_000
             };
             if now.is_connected && message.not_before_us == 0 && !is_killed {
                 message.acked = Some(ledger.step); // it must be sent
@@ -618,7 +619,7 @@ impl Client {
         if was_connected && self.expiry_s == Some(0) {
             self.is_uncertain = true;
         }
-        if let Some(will) = self.last_will.filter(|_| self.is_uncertain) {
+        if let Some(will) = self.last_will.filter(|_| self.is_uncertain || !was_connected) {
             // Nor whether its will was taken back.
             let message = &mut ledger.messages[will];
             (message.not_before_us, message.events_max) = (0, message.events_max.max(1));
@@ -639,6 +640,7 @@ impl Client {
             self.noticed_us = Some(world.now_us);
             if let Some((_, Some(will))) = self.goodbye.take() {
                 ledger.messages[will].events_max = 0; // [MQTT-3.14.4-3]
+                self.last_will = Some(will);
             }
         }
         let Some(now) = &mut self.now else { return Ok(()) };

@@ -120,6 +120,7 @@ impl Rewrite {
                     rewriter.insert(Rewriter::new(storage, begin, self.durable_seq)?)
                 }
             };
+            writer.observe(index.max_version());
             let mut kept = kept.into_iter().peekable();
             let mut walk = Walk::new(header, map.bytes());
             while let Some(batch) = walk.next_batch() {

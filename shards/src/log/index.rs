@@ -245,6 +245,11 @@ struct Gathered {
 }
 
 impl IndexBuilder {
+    /// The newest version that stood there, whether or not its record is still kept: it tells how old all of it is.
+    pub fn observe(&mut self, version: Version) {
+        self.max_version = self.max_version.max(version);
+    }
+
     pub fn push(&mut self, record: &Record<'_>, offset: u32, bytes: u32) {
         let table = usize::from(record.table.0);
         if table >= self.tables.len() {

@@ -6,6 +6,7 @@ use super::format::{
 };
 use super::index::{IndexBuilder, SegmentEnd};
 use super::{Location, Position};
+use crate::clock::Version;
 use crate::limits::REWRITE_BYTES;
 use crate::storage::{FileName, Storage};
 use std::io;
@@ -231,6 +232,11 @@ impl<'a> Rewriter<'a> {
     /// Bytes so far.
     pub fn bytes(&self) -> usize {
         self.written + self.buffer.len()
+    }
+
+    /// What was read so far is as new as this, whatever is kept of it.
+    pub fn observe(&mut self, version: Version) {
+        self.index.observe(version);
     }
 
     /// Adds a record as it stood in another segment; they come in the order of their seq. Gives its place.
