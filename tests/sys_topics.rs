@@ -10,8 +10,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Time between two updates, and some patience.
-const UPDATE: Duration = Duration::from_secs(10);
-const TWO_UPDATES: Duration = Duration::from_secs(40);
+const UPDATE: Duration = Duration::from_secs(2);
+const TWO_UPDATES: Duration = Duration::from_secs(30);
+
+fn options(others: &[&str]) -> Options {
+    Options::default().args(&[&["--mqtt-sys-interval", "2"], others].concat())
+}
 
 /// What mosquitto 2.0 publishes and we do, too, below `$SYS/broker`.
 const PLAIN: [&str; 22] = [
@@ -113,7 +117,7 @@ fn is_number(text: &str) -> bool {
 #[test]
 fn mosquitto_sub_finds_the_whole_tree() {
     clients::setup();
-    let server = Server::start(Options::default());
+    let server = Server::start(options(&[]));
     let mut expected: Vec<String> = PLAIN.map(|name| format!("$SYS/broker/{name}")).to_vec();
     for load in LOADS {
         expected.extend(["1min", "5min", "15min"].map(|span| format!("$SYS/broker/load/{load}/{span}")));
@@ -152,7 +156,7 @@ fn figures_add_up(shards: usize) {
     const CLIENTS: usize = 4;
     const MESSAGES: u64 = 50;
     const PAYLOAD: &[u8] = b"{\"temp\":21.25}";
-    let server = Server::start(Options::default().shards(shards));
+    let server = Server::start(options(&[]).shards(shards));
     let mut watcher = Watcher::open(&server, "watcher", "$SYS/broker/#", 1);
     let subscribe = wire::subscribe(4, 1, &[("$SYS/broker/#", 1)]);
     let mut sent = vec![wire::connect_as(4, "watcher"), subscribe];
@@ -264,7 +268,7 @@ fn figures_add_up_on_four_shards() {
 fn a_slow_reader_is_not_given_everything_and_that_is_counted() {
     const MESSAGES: usize = 2500;
     let payload = vec![b'x'; 16 << 10];
-    let server = Server::start(Options::default().args(&["--outbox-bytes-max", "64KiB"]));
+    let server = Server::start(options(&["--outbox-bytes-max", "64KiB"]));
     let mut watcher = Watcher::open(&server, "watcher", "$SYS/broker/publish/messages/dropped", 0);
     let mut slow = Mqtt::open(server.mqtt(), 4, "slow");
     slow.subscribe(1, &[("Sensors/flood", 0)]);
@@ -291,7 +295,7 @@ fn a_slow_reader_is_not_given_everything_and_that_is_counted() {
 
 #[test]
 fn nobody_finds_it_by_chance_and_nobody_writes_it() {
-    let server = Server::start(Options::default());
+    let server = Server::start(options(&[]));
     let mut watcher = Watcher::open(&server, "watcher", "$SYS/+/uptime", 0);
     watcher.until("the uptime", |figures| figures.contains_key("uptime"));
     for level in [4, 5] {
@@ -332,7 +336,7 @@ fn nobody_finds_it_by_chance_and_nobody_writes_it() {
 fn it_is_not_there_for_other_protocols() {
     let folder = tempfile::tempdir().expect("a folder");
     common::server::write_app(folder.path(), "type Sensors @table @export {\n  id: ID @primaryKey\n}\n");
-    let server = Server::start(Options { app: Some(folder.path().to_owned()), ..Options::default() });
+    let server = Server::start(Options { app: Some(folder.path().to_owned()), ..options(&[]) });
     for path in ["/$SYS/broker/uptime", "/$SYS/", "/$SYS", "/%24SYS/broker/uptime", "/system/figures/", "/figures/"] {
         assert_eq!(get(server.http(), path).status, 404, "{path}");
         let stream = common::http(server.http(), "GET", path, &[("Accept", "text/event-stream")], b"");
@@ -350,7 +354,7 @@ fn it_is_not_there_for_other_protocols() {
 /// Figures of an earlier run are not shown, however it ended.
 #[test]
 fn a_restart_begins_anew() {
-    let mut server = Server::start(Options::default());
+    let mut server = Server::start(options(&[]));
     for kill in [true, false] {
         let mut watcher = Watcher::open(&server, "watcher", "$SYS/broker/#", 0);
         let mut publisher = Mqtt::open(server.mqtt(), 4, "publisher");
@@ -379,7 +383,7 @@ fn a_restart_begins_anew() {
 /// are not kept for it, and it does not miss them.
 #[test]
 fn a_session_that_was_away_gets_what_it_waits_for() {
-    let server = Server::start(Options::default());
+    let server = Server::start(options(&[]));
     let resume = wire::connect(4, 0, 60, &wire::text("durable"));
     let mut mqtt = Mqtt { connection: Connection::open(server.mqtt()), level: 4 };
     mqtt.connection.send(&resume);
