@@ -45,7 +45,7 @@ impl std::fmt::Display for QueryError {
 pub struct Parameters {
     /// Not the records, but how they would be found.
     pub explain: bool,
-    /// `name=value` of the names in [`PARAMETERS`].
+    /// `name=value` of names that are no attributes: `startTime` and the like.
     pub named: Vec<(&'static str, String)>,
 }
 
