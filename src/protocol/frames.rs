@@ -28,15 +28,18 @@ pub enum Protocol {
     MqttV5OverWebSocket = 3,
     Sse = 4,
     WebSocket = 5,
+    /// With several subscriptions: the envelope names the path.
+    WebSocketDuplex = 6,
 }
 
-const PROTOCOLS: [Protocol; 6] = [
+const PROTOCOLS: [Protocol; 7] = [
     Protocol::MqttV4,
     Protocol::MqttV5,
     Protocol::MqttV4OverWebSocket,
     Protocol::MqttV5OverWebSocket,
     Protocol::Sse,
     Protocol::WebSocket,
+    Protocol::WebSocketDuplex,
 ];
 
 impl Encoding {
@@ -138,7 +141,7 @@ impl FrameEncoder {
             frame.push(b'\n');
         }
         frame.extend_from_slice(b"data: ");
-        write_json_envelope(context, None, frame);
+        write_json_envelope(context, &More::default(), frame);
         frame.extend_from_slice(b"\n\n");
         write_chunk(frame, out);
         Encoded { packet_id_at: None, payload_bytes: None }
@@ -147,20 +150,25 @@ impl FrameEncoder {
     fn web_socket(
         &mut self,
         format: Format,
+        names_path: bool,
         kind: FrameKind,
         context: &FrameContext<'_>,
         out: &mut Vec<u8>,
     ) -> Encoded {
         self.packet.clear();
-        let seen = Some(context.seen).filter(|_| kind.has(FrameKind::POSITION));
+        let export = context.table.exports.get(usize::from(kind.path)).filter(|_| names_path);
+        let more = More {
+            seen: Some(context.seen).filter(|_| kind.has(FrameKind::POSITION)),
+            path: export.map(|export| export.path.as_str()),
+        };
         let opcode = match format {
             Format::Json => {
-                write_json_envelope(context, seen, &mut self.packet);
+                write_json_envelope(context, &more, &mut self.packet);
                 Opcode::Text
             }
             binary => {
                 self.payload.clear();
-                write_envelope(context, seen, &mut self.payload);
+                write_envelope(context, &more, &mut self.payload);
                 format::encode(binary, &self.payload, &mut self.packet);
                 Opcode::Binary
             }
@@ -180,7 +188,8 @@ impl Encoder for FrameEncoder {
             Protocol::MqttV4OverWebSocket => self.mqtt(Version::V4, true, format, kind, context, out),
             Protocol::MqttV5OverWebSocket => self.mqtt(Version::V5, true, format, kind, context, out),
             Protocol::Sse => Some(self.sse(kind, context, out)),
-            Protocol::WebSocket => Some(self.web_socket(format, kind, context, out)),
+            Protocol::WebSocket => Some(self.web_socket(format, false, kind, context, out)),
+            Protocol::WebSocketDuplex => Some(self.web_socket(format, true, kind, context, out)),
         }
     }
 }
@@ -206,9 +215,18 @@ fn type_of(kind: EventKind) -> &'static str {
     }
 }
 
+/// What else an envelope tells.
+#[derive(Default)]
+struct More<'a> {
+    /// The place of the stream behind it, where the protocol has no other way to say that: `position`.
+    seen: Option<&'a [Position]>,
+    /// The exported path.
+    path: Option<&'a str>,
+}
+
 /// The envelope of compat §4: `{id, localTime, value, version, type}`; and `skipped`, where events were left out since
-/// the last one, and `position`, where the protocol has no other place for it.
-fn write_json_envelope(context: &FrameContext<'_>, seen: Option<&[Position]>, out: &mut Vec<u8>) {
+/// the last one.
+fn write_json_envelope(context: &FrameContext<'_>, more: &More<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"id\":");
     let mut id = Vec::new();
     match context.codec {
@@ -236,7 +254,11 @@ fn write_json_envelope(context: &FrameContext<'_>, seen: Option<&[Position]>, ou
         out.extend_from_slice(b",\"skipped\":");
         out.extend_from_slice(itoa::Buffer::new().format(context.skipped).as_bytes());
     }
-    if let Some(seen) = seen {
+    if let Some(path) = more.path {
+        out.extend_from_slice(b",\"path\":");
+        write_json_text(path, out);
+    }
+    if let Some(seen) = more.seen {
         out.extend_from_slice(b",\"position\":\"");
         write_positions(seen, out);
         out.push(b'"');
@@ -245,8 +267,9 @@ fn write_json_envelope(context: &FrameContext<'_>, seen: Option<&[Position]>, ou
 }
 
 /// The same as a canonical document.
-fn write_envelope(context: &FrameContext<'_>, seen: Option<&[Position]>, out: &mut Vec<u8>) {
-    out.write_map(5 + u32::from(context.skipped > 0) + u32::from(seen.is_some()));
+fn write_envelope(context: &FrameContext<'_>, more: &More<'_>, out: &mut Vec<u8>) {
+    let others = [context.skipped > 0, more.path.is_some(), more.seen.is_some()];
+    out.write_map(5 + others.map(u32::from).iter().sum::<u32>());
     out.write_str("id");
     if context.key.is_empty() {
         out.write_null();
@@ -269,7 +292,11 @@ fn write_envelope(context: &FrameContext<'_>, seen: Option<&[Position]>, out: &m
         out.write_str("skipped");
         out.write_uint(context.skipped);
     }
-    if let Some(seen) = seen {
+    if let Some(path) = more.path {
+        out.write_str("path");
+        out.write_str(path);
+    }
+    if let Some(seen) = more.seen {
         let mut text = Vec::new();
         write_positions(seen, &mut text);
         out.write_str("position");

@@ -9,6 +9,7 @@ pub mod frames;
 pub mod framing;
 pub mod http;
 pub mod mqtt;
+pub mod path;
 pub mod payload;
 mod percent;
 pub mod query;
@@ -184,6 +185,19 @@ pub trait Session: Send {
 
     /// The connection is gone, or about to be. Called once, whatever the reason.
     fn end(&mut self, context: &mut Context<'_>);
+}
+
+/// Status (RFC 9110 §15) and code of a write that was refused.
+pub fn status_of(refusal: &Refusal) -> (u16, &'static str) {
+    match refusal {
+        Refusal::Invalid(_) => (400, "invalid_record"),
+        Refusal::Exists => (409, "exists"),
+        Refusal::Precondition => (412, "precondition_failed"),
+        Refusal::TooLarge => (413, "too_large"),
+        Refusal::DiskFull => (507, "disk_full"),
+        Refusal::Fenced => (503, "disk_failed"),
+        Refusal::Damaged => (503, "data_damaged"),
+    }
 }
 
 /// Says why a write was refused, in one line (compat §2.3).

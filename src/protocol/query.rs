@@ -45,6 +45,8 @@ impl std::fmt::Display for QueryError {
 pub struct Parameters {
     /// Not the records, but how they would be found.
     pub explain: bool,
+    /// The client of a WebSocket means what it says.
+    pub duplex: bool,
     /// `name=value` of names that are no attributes: `startTime` and the like.
     pub named: Vec<(&'static str, String)>,
 }
@@ -227,8 +229,9 @@ impl<'a> Parser<'a> {
         let Some(operator) = self.operator()? else {
             return match name {
                 "" if self.text.is_empty() => Ok(()),
-                "explain" => {
-                    self.parameters.explain = true;
+                "explain" | "duplex" => {
+                    self.parameters.explain |= name == "explain";
+                    self.parameters.duplex |= name == "duplex";
                     Ok(())
                 }
                 "" => Err(self.error("expected an attribute")),

@@ -20,6 +20,8 @@ pub struct Watch {
     pub target: Target,
     pub query: Option<Arc<Query>>,
     pub start: Option<StreamStart>,
+    /// Of a WebSocket: its client writes, and subscribes to more.
+    pub is_duplex: bool,
 }
 
 /// Reads what [`super::frames::write_positions`] wrote.
@@ -63,7 +65,8 @@ impl Watch {
             None => None,
             Some(text) => Some(start_of(text).ok_or_else(|| format!("`{text}` is neither a position nor a time"))?),
         };
-        Ok(Watch { target, query: (query != Query::default()).then(|| Arc::new(query)), start })
+        let query = (query != Query::default()).then(|| Arc::new(query));
+        Ok(Watch { target, query, start, is_duplex: parameters.duplex })
     }
 
     /// The same of a path and a query string that are still together.

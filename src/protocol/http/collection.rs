@@ -4,7 +4,7 @@ use super::request::Request;
 use super::session::{HttpSession, Pending, Resource};
 use super::sorter::{Sorter, TooMany};
 use crate::protocol::format::{self, Format};
-use crate::protocol::{Context, Flow, explain, query, target_of};
+use crate::protocol::{Context, Flow, explain, query, status_of, target_of};
 use shards::command::{Operation, Outcome, Refusal, Token, Write};
 use shards::event::Body;
 use shards::key::KeyCodec;
@@ -207,7 +207,7 @@ impl HttpSession {
                 context.shard.close_scan(listing.scan);
                 if !listing.begun {
                     let refusal = Refusal::Damaged;
-                    let (status, code) = super::records::status_of(&refusal);
+                    let (status, code) = status_of(&refusal);
                     return self.problem(context, status, code, &explain(&refusal));
                 }
                 self.exchange.keep_alive = false; // the answer stays without its end, and the client sees it
@@ -299,7 +299,7 @@ impl HttpSession {
                 Step::Damaged => {
                     changing.at_end = true;
                     let refusal = Refusal::Damaged;
-                    changing.problem = Some((super::records::status_of(&refusal).0, explain(&refusal)));
+                    changing.problem = Some((status_of(&refusal).0, explain(&refusal)));
                 }
                 Step::End => changing.at_end = true,
             }
@@ -316,7 +316,7 @@ impl HttpSession {
         changing.under_way -= 1;
         if let Outcome::Refused(refusal) = outcome {
             changing.at_end = true;
-            changing.problem = Some((super::records::status_of(refusal).0, explain(refusal)));
+            changing.problem = Some((status_of(refusal).0, explain(refusal)));
         }
         if changing.under_way <= WRITES_MAX / 2 {
             return self.continue_changing(context, changing);

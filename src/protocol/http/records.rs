@@ -4,7 +4,7 @@ use super::request::Request;
 use super::response::{Body, write_field};
 use super::session::{HttpSession, NOT_ACCEPTABLE, Pending, Resource};
 use crate::protocol::format::{DecodeError, Format};
-use crate::protocol::{Context, Flow, explain, payload};
+use crate::protocol::{Context, Flow, explain, payload, status_of};
 use shards::clock::Version;
 use shards::command::{Operation, Outcome, Precondition, Refusal, Stored, Token, Write};
 use shards::document::{self, Writer};
@@ -55,19 +55,6 @@ fn select_of(stored: Stored, select: &Select, codec: KeyCodec, key: &[u8]) -> St
     let mut selected = Vec::new();
     select.project(&subject, &mut selected);
     Stored { version: *version, document: selected.into() }
-}
-
-/// Status and code of a write that was refused.
-pub(super) fn status_of(refusal: &Refusal) -> (u16, &'static str) {
-    match refusal {
-        Refusal::Invalid(_) => (400, "invalid_record"),
-        Refusal::Exists => (409, "exists"),
-        Refusal::Precondition => (412, "precondition_failed"),
-        Refusal::TooLarge => (413, "too_large"),
-        Refusal::DiskFull => (507, "disk_full"),
-        Refusal::Fenced => (503, "disk_failed"),
-        Refusal::Damaged => (503, "data_damaged"),
-    }
 }
 
 /// What an acknowledgement means: the write is on disk, or in memory and on its way there.

@@ -4,11 +4,11 @@
 use super::collection::{Changing, Listing};
 use super::files::Lookup;
 use super::negotiate::{Representation, negotiate};
-use super::path::{self, split_suffix};
 use super::records::Waiting;
 use super::request::{Progress, Reader, Request};
 use super::response::{Body, Exchange, write_field};
 use crate::protocol::format::Format;
+use crate::protocol::path::{self, split_suffix};
 use crate::protocol::{Context, Credentials, Flow, Session, Upgrade, query};
 use shards::command::Completion;
 use shards::query::Query;

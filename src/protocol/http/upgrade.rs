@@ -1,11 +1,11 @@
 //! Connections that leave HTTP: for an event stream, a WebSocket, or MQTT over WebSocket.
 
 use super::negotiate::{Representation, negotiate};
-use super::path::split_suffix;
 use super::request::Request;
 use super::response::write_field;
 use super::session::{HttpSession, Resource};
 use crate::protocol::format::Format;
+use crate::protocol::path::split_suffix;
 use crate::protocol::query::Parameters;
 use crate::protocol::watch::Watch;
 use crate::protocol::{Context, Flow, Upgrade};

@@ -1,8 +1,9 @@
 //! Records over WebSocket (compat §4): the current ones at once, then every change, one envelope per message. Events
 //! are encoded in `protocol/frames.rs`.
 
+use super::duplex::Duplex;
 use super::frame::{Message, Reader, close, write_close};
-use crate::protocol::format::Format;
+use crate::protocol::format::{self, Format};
 use crate::protocol::frames::{Encoding, Protocol};
 use crate::protocol::framing::{Opcode, write_header};
 use crate::protocol::watch::{Progress, RESET, Stream, Watch};
@@ -13,13 +14,15 @@ use shards::command::Completion;
 /// A client that was silent for so long is asked whether it is still there.
 const PING_US: u64 = 30_000_000;
 
-/// The answer to a data frame: so far a WebSocket only listens. Documented in the README.
+/// The answer to a data frame on a socket that only listens. Documented in the README.
 const READ_ONLY: &str = "{\"type\":\"problem\",\"status\":501,\"title\":\"Not Implemented\",\
-                         \"detail\":\"this WebSocket only sends; write with PUT or MQTT\"}";
+                         \"detail\":\"this WebSocket only sends; open it with ?duplex to write\"}";
 
 pub struct RecordsSession {
     reader: Reader,
     stream: Option<Stream>,
+    format: Format,
+    duplex: Option<Box<Duplex>>,
     heard_us: u64,
     pinged: bool,
     closing: bool,
@@ -35,13 +38,17 @@ impl RecordsSession {
         let mut session = RecordsSession {
             reader: Reader::default(),
             stream: None,
+            format,
+            duplex: None,
             heard_us: context.ticks_us(),
             pinged: false,
             closing: false,
         };
         match watch {
             Ok(watch) => {
-                let encoding = Encoding { protocol: Protocol::WebSocket, format }.code();
+                let protocol = if watch.is_duplex { Protocol::WebSocketDuplex } else { Protocol::WebSocket };
+                let encoding = Encoding { protocol, format }.code();
+                session.duplex = watch.is_duplex.then(|| Box::new(Duplex::new(watch.target.clone(), encoding)));
                 context.shard.outboxes.attach(context.connection, Client::stream(encoding));
                 let mut stream = Stream::open(context, watch, encoding);
                 if stream.must_reset(context) {
@@ -58,15 +65,41 @@ impl RecordsSession {
     }
 
     fn leave(&mut self, context: &mut Context<'_>) {
-        if let Some(mut stream) = self.stream.take() {
-            stream.leave(context);
-        }
+        let others = self.duplex.take().into_iter().flat_map(|duplex| duplex.streams).map(|(_, stream)| stream);
+        self.stream.take().into_iter().chain(others).for_each(|mut stream| stream.leave(context));
     }
 
     fn write_text(&self, context: &mut Context<'_>, text: &str) {
         context.write(|out| {
             write_header(Opcode::Text, text.len(), out);
             out.extend_from_slice(text.as_bytes());
+        });
+    }
+
+    /// A client has said something.
+    fn said(&mut self, context: &mut Context<'_>, is_text: bool, data: &[u8]) {
+        let Some(duplex) = &mut self.duplex else { return self.write_text(context, READ_ONLY) };
+        let format = match (is_text, self.format) {
+            (true, _) => Format::Json,
+            (false, Format::Json) => Format::Cbor,
+            (false, format) => format,
+        };
+        let mut answer = Vec::new();
+        duplex.frame(context, format, data, &mut answer);
+        self.answer(context, &answer);
+    }
+
+    /// Sends a document in the socket's format, if there is one.
+    fn answer(&self, context: &mut Context<'_>, document: &[u8]) {
+        if document.is_empty() {
+            return;
+        }
+        let mut bytes = Vec::new();
+        format::encode(self.format, document, &mut bytes);
+        let opcode = if self.format == Format::Json { Opcode::Text } else { Opcode::Binary };
+        context.write(|out| {
+            write_header(opcode, bytes.len(), out);
+            out.extend_from_slice(&bytes);
         });
     }
 
@@ -83,6 +116,9 @@ impl Session for RecordsSession {
     fn receive(&mut self, context: &mut Context<'_>, input: &[u8]) -> (usize, Flow) {
         if self.closing {
             return (input.len(), Flow::Continue);
+        }
+        if self.duplex.is_some() && !context.shard.has_room() {
+            return (0, Flow::Blocked);
         }
         let bytes_max = context.shard.limits().packet_bytes_max;
         let mut data = std::mem::take(&mut context.scratch.unmasked);
@@ -101,7 +137,7 @@ impl Session for RecordsSession {
                         Flow::Continue
                     }
                     Message::Text | Message::Binary => {
-                        self.write_text(context, READ_ONLY);
+                        self.said(context, message == Message::Text, &data);
                         Flow::Continue
                     }
                     Message::Pong | Message::Fragment => Flow::Continue,
@@ -119,8 +155,16 @@ impl Session for RecordsSession {
         if matches!(completion, Completion::Overflowed { .. }) {
             return self.close(context, close::TRY_AGAIN, "too slow: the outbox is full");
         }
-        let progress = self.stream.as_mut().map(|stream| stream.complete(context, &completion));
-        if progress == Some(Progress::Reset) {
+        if let (Some(duplex), Completion::Outcome { token, outcome }) = (&mut self.duplex, &completion) {
+            let mut answer = Vec::new();
+            duplex.written(context, token.tag, outcome, &mut answer);
+            self.answer(context, &answer);
+            return Flow::Continue;
+        }
+        let others = self.duplex.iter_mut().flat_map(|duplex| &mut duplex.streams).map(|(_, stream)| stream);
+        let all = self.stream.iter_mut().chain(others);
+        let resets = all.filter_map(|stream| (stream.complete(context, &completion) == Progress::Reset).then_some(()));
+        if resets.count() > 0 {
             self.write_text(context, RESET);
         }
         Flow::Continue
