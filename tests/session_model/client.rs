@@ -3,11 +3,11 @@
 //! its session goes on [MQTT-4.4.0-1].
 
 use crate::model::{Check, Interval, Ledger, Session};
+use crate::terms::{TOPICS, Terms};
 use crate::wire::{self, Ack, Connect, Packet, Properties, Publish, Value, Will, id};
-use crate::world::{Chance, World};
+use crate::world::World;
 use std::collections::{HashMap, HashSet, VecDeque};
 
-const TOPICS: [&str; 6] = ["a/b", "a/c", "a/b/e", "d", "s/x", "s/y"];
 const FILTERS: [&str; 11] =
     ["a/#", "a/+", "a/b", "+/b", "d", "a/b/e", "a/c", "+/+/e", "$share/g/s/+", "$share/h/s/x", "$share/g/s/x"];
 /// The server answers these with a failure.
@@ -33,6 +33,7 @@ struct Connection {
     /// The server must close it, and may say why.
     is_doomed: bool,
     doomed_us: u64,
+    doomed_step: u64,
     /// The server was killed; what it sent before is still read.
     is_left: bool,
     rx: Vec<u8>,
@@ -79,6 +80,8 @@ pub struct Client {
     ended_line: Option<usize>,
     /// The will that waits for its delay.
     last_will: Option<usize>,
+    /// All that it has ever left.
+    wills: Vec<usize>,
     /// DISCONNECT was sent, and may not have been read: whether it changes the expiry, and the will that it takes back.
     goodbye: Option<(bool, Option<usize>)>,
     /// The server was killed before it is known to have stored the session.
@@ -108,6 +111,7 @@ impl Client {
             noticed_us: Some(0),
             ended_line: None,
             last_will: None,
+            wills: Vec::new(),
             goodbye: None,
             is_uncertain: false,
             is_stored: false,
@@ -168,6 +172,11 @@ impl Client {
         if self.session.intervals.iter().any(|own| own.parts().0.is_some()) {
             ledger.members_lost = ledger.step + 1;
         }
+        for out in &self.out {
+            // A shard may hear of the end of the session before it hears of what was sent again last.
+            let message = &mut ledger.messages[out.message];
+            message.events_max += u32::from(message.transmissions > 1);
+        }
         self.out.clear();
         self.held.clear();
         self.open.clear();
@@ -207,10 +216,9 @@ impl Client {
             now.will = Some(number);
         }
         now.expects_session = self.expects_session(world, is_clean);
-        if now.expects_session != Some(true)
-            && let Some(will) = self.last_will
-        {
-            ledger.messages[will].not_before_us = 0; // the session has ended
+        if now.expects_session != Some(true) {
+            // The session has ended, or may have.
+            self.wills.iter().for_each(|will| ledger.messages[*will].not_before_us = 0);
         }
         now.line = world.connect(core);
         let line = now.line;
@@ -270,8 +278,9 @@ impl Client {
         }
         if let Some(will) = now.will.take() {
             self.last_will = Some(will);
+            self.wills.push(will);
             let message = &mut ledger.messages[will];
-            message.sent = ledger.step;
+            message.sent = if now.is_doomed { now.doomed_step } else { ledger.step };
             message.not_before_us = if now.will_delay_s == 0 || now.expiry_s == Some(0) {
                 0
             } else {
@@ -478,7 +487,7 @@ impl Client {
         let (what, bytes) = &cases[world.chance.below(cases.len())];
         self.send(world, ledger, bytes, format!("illegal: {what}"));
         if let Some(now) = &mut self.now {
-            (now.is_doomed, now.doomed_us) = (true, world.now_us);
+            (now.is_doomed, now.doomed_us, now.doomed_step) = (true, world.now_us, ledger.step);
         }
     }
 
@@ -619,12 +628,16 @@ impl Client {
         if was_connected && self.expiry_s == Some(0) {
             self.is_uncertain = true;
         }
-        if let Some(will) = self.last_will.filter(|_| self.is_uncertain || !was_connected) {
-            // Nor whether its will was taken back.
-            let message = &mut ledger.messages[will];
-            (message.not_before_us, message.events_max) = (0, message.events_max.max(1));
+        if self.is_uncertain || !was_connected {
+            // Nor whether its wills were taken back.
+            for will in &self.wills {
+                let message = &mut ledger.messages[*will];
+                (message.not_before_us, message.events_max) = (0, message.events_max.max(1));
+            }
         }
         self.session.crashes += 1;
+        // Some of what came may come again, and before it what is a little older than a subscription.
+        self.session.sequence.clear();
         Ok(())
     }
 
@@ -640,7 +653,7 @@ impl Client {
             self.noticed_us = Some(world.now_us);
             if let Some((_, Some(will))) = self.goodbye.take() {
                 ledger.messages[will].events_max = 0; // [MQTT-3.14.4-3]
-                self.last_will = Some(will);
+                self.wills.push(will);
             }
         }
         let Some(now) = &mut self.now else { return Ok(()) };
@@ -854,31 +867,6 @@ impl Client {
             return Err(format!("connected {} pings {}, due: {due:?}", now.is_connected, now.pings));
         }
         Ok(())
-    }
-}
-
-/// How to connect.
-#[derive(Clone, Debug)]
-pub struct Terms {
-    pub is_clean: bool,
-    pub expiry_s: Option<u32>,
-    pub receive_maximum: Option<u16>,
-    pub alias_maximum: u16,
-    /// Topic, QoS and delay.
-    pub will: Option<(&'static str, u8, u32)>,
-}
-
-impl Terms {
-    pub fn any(chance: &mut Chance) -> Terms {
-        Terms {
-            is_clean: chance.one_in(4),
-            expiry_s: [Some(0), Some(5), Some(3600), Some(3600), None][chance.below(5)],
-            receive_maximum: [None, Some(1), Some(2), Some(5), Some(20)][chance.below(5)],
-            alias_maximum: [0, 0, 3][chance.below(3)],
-            will: chance
-                .one_in(4)
-                .then(|| (TOPICS[chance.below(4)], chance.below(3) as u8, [0, 0, 3, 30][chance.below(4)])),
-        }
     }
 }
 

@@ -10,15 +10,17 @@ mod wire;
 
 mod client;
 mod model;
+mod terms;
 #[allow(dead_code)] // the fuzzer's decisions
 mod world;
 
-use client::{Client, Terms};
+use client::Client;
 use model::{Ledger, Session};
 use shards::limits::{Limits, SegmentSizes};
+use terms::Terms;
 use world::{Chance, World};
 
-const RUNS: u64 = 400;
+const RUNS: u64 = 300;
 const STEPS: usize = 3000;
 const LONG_RUNS: u64 = 6;
 /// More than any backlog needs.
@@ -72,6 +74,7 @@ impl Run {
             }
             998 => self.pass(),
             _ if self.world.chance.one_in(3) => {
+                self.in_order()?;
                 self.world.crash();
                 self.ledger.crashed();
                 for (at, client) in self.clients.iter_mut().enumerate() {
@@ -136,9 +139,13 @@ impl Run {
             self.ledger.complete(&client.name, &client.session).map_err(|error| (at, error))?;
         }
         let live: Vec<&Session> = live.map(|(_, client)| &client.session).collect();
+        self.ledger.complete_groups(&live).map_err(|error| (0, error))?;
+        self.in_order()
+    }
+
+    fn in_order(&self) -> Result<(), (usize, String)> {
         let all: Vec<&Session> = self.clients.iter().map(|client| &client.session).collect();
-        let groups = self.ledger.complete_groups(&live);
-        groups.and_then(|()| self.ledger.in_order(&all)).map_err(|error| (0, error))
+        self.ledger.in_order(&all).map_err(|error| (0, error))
     }
 
     fn whole(seed: u64, steps: usize) -> (Run, Result<(), (usize, String)>) {

@@ -381,9 +381,9 @@ impl Ledger {
                     }
                 }
                 for (other, places) in before.entry(topic).or_default() {
-                    let common: Vec<usize> = sequence.iter().filter_map(|number| places.get(number).copied()).collect();
-                    if !common.is_sorted() {
-                        return Err(format!("sessions {other} and {} saw {topic} in different orders", session.serial));
+                    let common: Vec<usize> = sequence.iter().copied().filter(|own| places.contains_key(own)).collect();
+                    if let Some(pair) = common.windows(2).find(|pair| places[&pair[0]] > places[&pair[1]]) {
+                        return Err(format!("{topic}: session {} saw {pair:?}, {other} the reverse", session.serial));
                     }
                 }
                 let places = sequence.iter().enumerate().map(|(place, number)| (*number, place)).collect();
