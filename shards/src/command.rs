@@ -284,7 +284,9 @@ impl Data {
     pub fn weight(&self) -> u32 {
         match self {
             Data::Write(write) => write.weight(),
-            Data::Event(event) | Data::Sharing(Sharing::Event { event, .. }) => weight(event.body.len()),
+            Data::Event(event) | Data::Sharing(Sharing::Event { event, .. }) => {
+                weight(event.body.len() + event.previous.as_ref().map_or(0, Bytes::len))
+            }
             Data::Chunk { .. } | Data::Replayed(_) => weight(crate::limits::SCAN_CHUNK_BYTES),
             _ => 1,
         }

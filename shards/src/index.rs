@@ -33,10 +33,11 @@ impl Range {
 
 /// The first bytes behind all that begin with `prefix`.
 pub fn after(prefix: &[u8]) -> Box<[u8]> {
-    let end = prefix.iter().rposition(|byte| *byte != 0xff).unwrap_or(0);
-    let mut out = prefix[..=end.min(prefix.len().saturating_sub(1))].to_vec();
+    // No text and no encoded value is all 255.
+    let end = prefix.iter().rposition(|byte| *byte != 0xff).map_or(0, |at| at + 1);
+    let mut out = prefix[..end].to_vec();
     if let Some(last) = out.last_mut() {
-        *last = last.saturating_add(1);
+        *last += 1;
     }
     out.into()
 }
@@ -174,7 +175,7 @@ impl Indexes {
         self.upto.as_deref()
     }
 
-    /// Takes over a version while they are made; `None`: that was all.
+    /// Takes over versions of the keys up to `upto` while they are made; `None`: that was all.
     pub fn build(&mut self, upto: Option<Box<[u8]>>, versions: &[(Box<[u8]>, Vec<u8>)]) {
         for (key, document) in versions {
             self.list.iter_mut().for_each(|index| index.change(key, document, 1));

@@ -6,7 +6,7 @@
 pub struct Limits {
     /// Largest MQTT packet, WebSocket message and HTTP body that is accepted.
     pub packet_bytes_max: usize,
-    /// Bytes that may wait for one connection before it is disconnected as too slow.
+    /// Bytes that may wait for one connection before it falls behind.
     pub outbox_bytes_max: usize,
     /// Subscriptions of one MQTT connection.
     pub subscriptions_max: usize,
@@ -136,6 +136,8 @@ pub const SCAN_CHUNK_BYTES: usize = 64 << 10;
 pub const SCAN_CHUNK_RECORDS: usize = 512;
 /// Records that a query looks at for one chunk, wanted or not: about a millisecond.
 pub const SCAN_LOOKED_AT: usize = 2048;
+/// Chunks of queries that a shard reads in one turn, for whomever: the others wait for the next.
+pub const QUERY_CHUNKS_PER_TURN: usize = 8;
 /// Records that are put into the indexes in one turn after a start.
 pub const INDEXED_PER_TURN: usize = 512;
 

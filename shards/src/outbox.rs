@@ -403,8 +403,8 @@ impl Outboxes {
         }
     }
 
-    /// Queues an event's frame. At the bound a client that acknowledges falls behind; another connection is
-    /// disconnected: it does not read.
+    /// Queues an event's frame. At the bound a client falls behind and is given the rest from the log; a connection
+    /// without one is disconnected: it does not read.
     pub fn push(&mut self, index: u32, frame: &mut Frame, origin: &Origin<'_>) {
         let Some(outbox) = self.boxes.get_mut(index as usize).filter(|outbox| outbox.open && !outbox.overflowed) else {
             return;

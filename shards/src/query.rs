@@ -23,7 +23,7 @@ pub type Scalar = Box<[u8]>;
 pub enum Comparison {
     Equal(Scalar),
     NotEqual(Scalar),
-    /// Within both bounds, of which at least one is there; both are of one kind.
+    /// Within both bounds, of which at least one is there. Nothing is within bounds of two kinds.
     Range(Bound<Scalar>, Bound<Scalar>),
     /// Of texts.
     StartsWith(Box<str>),

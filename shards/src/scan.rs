@@ -167,7 +167,7 @@ impl Scan {
         self.at + 1 >= self.targets.len() && self.sources.iter().all(|source| source.done && source.rows.is_empty())
     }
 
-    /// Calls `ask` with the owners to be asked now: shard, target, and the key after which to go on.
+    /// Calls `ask` with the owners to be asked now: shard, target, and the place after which to go on.
     pub fn requests(&mut self, mut ask: impl FnMut(u16, &Target, Option<&Arc<Plan>>, Option<Box<[u8]>>)) {
         let Some(target) = self.targets.get(self.at) else { return };
         let plan = self.plan.as_ref();

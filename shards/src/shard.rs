@@ -100,7 +100,8 @@ pub struct Shard {
     compaction: Compaction,
     expiries: Expiries,
     /// Events that wait for the disk, because their table delivers what is committed, because they are to come exactly
-    /// once, or because such an event is before them: a shard's events are delivered in the order of its log. And what they made of their records.
+    /// once, or because such an event is before them: a shard's events are delivered in the order of its log. And what
+    /// they made of their records.
     held_back: VecDeque<(Event, Option<Entry>)>,
     clock: Clock,
     builder: Builder,
@@ -110,8 +111,10 @@ pub struct Shard {
     pub outboxes: Outboxes,
     subscriptions: Slab<Subscription>,
     scans: Slab<OpenScan>,
-    /// Scans whose index is being made, and the shards that ask.
-    waiting_scans: Vec<(u16, Control)>,
+    /// Chunks of queries that wait for their turn, or for an index that is being made; and the shards that ask.
+    waiting_scans: VecDeque<(u16, Control)>,
+    /// Chunks of queries that may still be read in this turn.
+    query_chunks_left: usize,
     /// Scans of this shard that have looked at much and found nothing: they go on in the next turn.
     barren_scans: Vec<ScanRef>,
     /// Told apart, slots of `subscriptions` and `scans` can be used again.
@@ -275,7 +278,8 @@ impl Shard {
             outboxes: Outboxes::new(parts.index, parts.limits.outbox_bytes_max),
             subscriptions: Slab::new(),
             scans: Slab::new(),
-            waiting_scans: Vec::new(),
+            waiting_scans: VecDeque::new(),
+            query_chunks_left: 0,
             barren_scans: Vec::new(),
             generations: 0,
             system,
@@ -429,8 +433,8 @@ impl Shard {
                 *shards &= !(1 << from);
                 *shards == 0
             }),
-            Control::Scan { table, ref plan, .. } if !self.table(table).can_carry_out(plan.as_deref()) => {
-                self.waiting_scans.push((from, message));
+            Control::Scan { table, ref plan, .. } if !self.may_read_chunk(table, plan.as_deref()) => {
+                self.waiting_scans.push_back((from, message));
             }
             Control::Scan { scan, table, filter, plan, after } => {
                 let chunk = self.chunk(table, &filter, plan.as_deref(), after.as_deref());
@@ -580,6 +584,7 @@ impl Shard {
             && !self.compacts()
             && self.replays.is_empty()
             && self.barren_scans.is_empty()
+            && self.waiting_scans.is_empty()
             && self.indexes_are_built
             && self.sessions_are_adopted
     }

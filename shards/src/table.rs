@@ -48,7 +48,7 @@ pub struct Table {
     pub definition: Option<Arc<TableDef>>,
     pub codec: KeyCodec,
     index: BTreeMap<Box<[u8]>, Entry>,
-    indexes: Indexes,
+    pub(crate) indexes: Indexes,
     /// Only while something is held back until it is on disk.
     uncommitted: BTreeMap<Box<[u8]>, Uncommitted>,
     pub(crate) subscribers: Tree<Subscribers>,
@@ -326,23 +326,9 @@ impl Table {
         gather.finish(None, true)
     }
 
-    /// A version of a record is there.
-    pub fn index_insert(&mut self, key: &[u8], document: &[u8]) {
-        self.indexes.insert(key, document);
-    }
-
-    /// Nobody sees a version any more.
-    pub fn index_remove(&mut self, key: &[u8], document: &[u8]) {
-        self.indexes.remove(key, document);
-    }
-
-    pub fn has_indexes(&self) -> bool {
-        !self.indexes.is_empty()
-    }
-
     /// Whether a scan of this kind can be answered now; if not, its index is being made.
-    pub fn can_carry_out(&self, plan: Option<&Plan>) -> bool {
-        !matches!(plan, Some(Plan { order: Order::Index { .. }, .. })) || self.indexes.is_built()
+    pub fn can_carry_out(&self, plan: &Plan) -> bool {
+        !matches!(plan.order, Order::Index { .. }) || self.indexes.is_built()
     }
 
     /// Puts some more records into the indexes after a start. True: there is more to do.
@@ -370,9 +356,8 @@ impl Table {
                 versions.push((key.clone(), document));
             }
         }
-        let is_done = upto.is_none();
         self.indexes.build(upto, &versions);
-        !is_done
+        !self.indexes.is_built()
     }
 }
 

@@ -106,8 +106,8 @@ pub fn cut(encoded: &[u8]) -> Vec<u8> {
 /// What an encoded value was, as far as keys and indexes need it.
 #[derive(Debug, PartialEq)]
 pub enum Value {
-    /// The whole part of a number, and whether that is all of it.
-    Number(i128, bool),
+    /// Rounded down.
+    Number(i128),
     Text(Vec<u8>),
     Bytes(Vec<u8>),
     Other,
@@ -131,7 +131,7 @@ pub fn decode(encoded: &[u8]) -> Option<Value> {
             let beyond = i128::from(u16::from_be_bytes(encoded.get(9..11)?.try_into().ok()?)) - 0x8000;
             let bits = if ordered >> 63 == 1 { ordered ^ 1 << 63 } else { !ordered };
             let near = f64::from_bits(bits);
-            Value::Number(near.floor() as i128 + beyond, near.fract() == 0.0)
+            Value::Number(near.floor() as i128 + beyond)
         }
         TEXT => Value::Text(unescaped(body()?)),
         BYTES => Value::Bytes(unescaped(body()?)),
@@ -206,8 +206,8 @@ mod tests {
         }
         assert_eq!(bytes(Token::Int(3)), bytes(Token::Float(3.0)));
         assert_eq!(bytes(Token::Float(-0.0)), bytes(Token::Int(0)));
-        assert_eq!(decode(&bytes(Token::Int(i64::MAX))), Some(Value::Number(i64::MAX.into(), true)));
-        assert_eq!(decode(&bytes(Token::Float(-1.5))), Some(Value::Number(-2, false)));
+        assert_eq!(decode(&bytes(Token::Int(i64::MAX))), Some(Value::Number(i64::MAX.into())));
+        assert_eq!(decode(&bytes(Token::Float(-1.5))), Some(Value::Number(-2)));
         assert_eq!(decode(&bytes(Token::Str("a\0b"))), Some(Value::Text(b"a\0b".to_vec())));
         assert!(bytes(Token::Str("abc")).starts_with(prefix(&bytes(Token::Str("ab")))));
     }

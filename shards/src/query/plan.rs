@@ -80,7 +80,7 @@ fn key_of(value: &[u8], codec: KeyCodec) -> Option<Vec<u8>> {
     let mut key = Vec::new();
     match (codec, order::decode(value)?) {
         (KeyCodec::Text, Value::Text(text)) => key = text,
-        (KeyCodec::Integer, Value::Number(whole, _)) => {
+        (KeyCodec::Integer, Value::Number(whole)) => {
             let bounded = whole.clamp(i64::MIN.into(), i64::MAX.into());
             encode_integer(i64::try_from(bounded).ok()?, &mut key);
         }

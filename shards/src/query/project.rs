@@ -3,6 +3,7 @@
 use super::Path;
 use crate::clock::Version;
 use crate::document::{Reader, Token, Writer};
+use crate::event::Event;
 use crate::key::KeyCodec;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -48,8 +49,16 @@ pub struct Subject<'a> {
     pub document: &'a [u8],
 }
 
+impl<'a> Subject<'a> {
+    /// The record as an event has left it.
+    pub fn of(codec: KeyCodec, event: &'a Event) -> Subject<'a> {
+        let (key, document) = (event.body.key(), event.body.document());
+        Subject { codec, key, version: event.version, expires_ms: event.terms.expires_ms, document }
+    }
+}
+
 /// The value at a path, as it is stored.
-pub fn value_at<'a>(document: &'a [u8], path: &[Box<str>]) -> Option<&'a [u8]> {
+fn value_at<'a>(document: &'a [u8], path: &[Box<str>]) -> Option<&'a [u8]> {
     path.iter().try_fold(document, |document, name| crate::document::attribute(document, name))
 }
 

@@ -6,7 +6,7 @@ use crate::clock::Version;
 use crate::command::{Completion, ConnectionRef, Control};
 use crate::event::{Event, EventKind};
 use crate::key::KeyCodec;
-use crate::limits::INDEXED_PER_TURN;
+use crate::limits::{INDEXED_PER_TURN, QUERY_CHUNKS_PER_TURN};
 use crate::live::LiveQuery;
 use crate::log::Position;
 use crate::outbox::{Encoded, FrameKind, Frames, Origin, Outboxes};
@@ -67,20 +67,23 @@ pub(super) struct Merged {
 }
 
 /// Adds a subscription's part to the deliveries of an event: one per client and topic name.
-pub(super) fn merge(all: &mut Vec<Merged>, subscriber: Subscriber, subscription: &Subscription, event: &Event) {
+pub(super) fn merge<'a>(
+    all: &'a mut Vec<Merged>,
+    subscriber: Subscriber,
+    subscription: &Subscription,
+    event: &Event,
+) -> &'a mut Merged {
     let kind = kind_for(&subscriber, event);
-    let same = |own: &&mut Merged| own.connection == subscriber.connection && own.kind.path == kind.path;
-    match all.iter_mut().find(same) {
-        Some(own) => {
-            let retain = if kind.has(FrameKind::RETAIN) { own.kind.with(FrameKind::RETAIN) } else { own.kind };
-            own.kind = retain.with_qos(own.kind.qos().max(kind.qos()));
-            own.identifiers.extend(subscription.identifier);
-        }
-        None => {
-            let identifiers = subscription.identifier.into_iter().collect();
-            all.push(Merged { connection: subscriber.connection, kind, identifiers });
-        }
-    }
+    let same = |own: &Merged| own.connection == subscriber.connection && own.kind.path == kind.path;
+    let at = all.iter().position(same).unwrap_or_else(|| {
+        all.push(Merged { connection: subscriber.connection, kind, identifiers: Vec::new() });
+        all.len() - 1
+    });
+    let own = &mut all[at];
+    let retain = if kind.has(FrameKind::RETAIN) { own.kind.with(FrameKind::RETAIN) } else { own.kind };
+    own.kind = retain.with_qos(own.kind.qos().max(kind.qos()));
+    own.identifiers.extend(subscription.identifier);
+    own
 }
 
 pub(super) fn context<'a>(
@@ -139,8 +142,8 @@ impl Shard {
                     groups.push(subscription.connection);
                 }
             } else if subscription.hears(event) && !subscription.is_shadowed(subscriber.target, text) {
-                merge(&mut merged, subscriber, subscription, event);
-                if let Some(own) = merged.last_mut().filter(|_| is_live) {
+                let own = merge(&mut merged, subscriber, subscription, event);
+                if is_live {
                     own.kind = own.kind.with(FrameKind::POSITION);
                 }
             }
@@ -200,10 +203,7 @@ impl Shard {
                 };
                 selected.clear();
                 if is {
-                    let (codec, key, version) = (table.codec, event.body.key(), event.version);
-                    let expires_ms = event.terms.expires_ms;
-                    let subject = Subject { codec, key, version, expires_ms, document: event.body.document() };
-                    query.select.project(&subject, selected);
+                    query.select.project(&Subject::of(table.codec, event), selected);
                 }
                 frames.clear();
                 let context = FrameContext { kind, document: selected, ..context };
@@ -213,7 +213,18 @@ impl Shard {
                         return;
                     }
                     let kind = kind_for(subscriber, event).with(flags);
-                    if let Some(frame) = frames.get(kind, |out| encoder.encode(kind, &context, out)) {
+                    let details = subscriptions.get(subscriber.subscription as usize);
+                    let details = details.filter(|_| subscriber.options & DETAILED != 0);
+                    let frame = match details {
+                        None => frames.get(kind, |out| encoder.encode(kind, &context, out)),
+                        Some(subscription) if !subscription.hears(event) => None,
+                        Some(subscription) => {
+                            let identifiers = subscription.identifier.as_slice();
+                            let context = FrameContext { identifiers, ..context };
+                            frames.own(kind, |out| encoder.encode(kind, &context, out))
+                        }
+                    };
+                    if let Some(frame) = frame {
                         outboxes.push(subscriber.connection, frame, &origin);
                     }
                 };
@@ -554,7 +565,7 @@ impl Shard {
         for (shard, request) in requests {
             match request {
                 Control::Scan { scan, table, filter, plan, after }
-                    if shard == self.index && self.table(table).can_carry_out(plan.as_deref()) =>
+                    if shard == self.index && self.may_read_chunk(table, plan.as_deref()) =>
                 {
                     self.offer_own(scan, table, &filter, plan.as_deref(), after.as_deref());
                 }
@@ -591,13 +602,22 @@ impl Shard {
         }
     }
 
-    /// Scans that had to wait for a turn, or for an index.
+    /// Whether a chunk is to be read now; if so, that counts. Only those of queries are many records' work.
+    pub(super) fn may_read_chunk(&mut self, table: TableId, plan: Option<&Plan>) -> bool {
+        let Some(plan) = plan else { return true };
+        let may = self.query_chunks_left > 0 && self.table(table).can_carry_out(plan);
+        self.query_chunks_left -= usize::from(may);
+        may
+    }
+
+    /// A turn begins: scans that had to wait for it, or for an index, in their order.
     pub(super) fn serve_scans(&mut self) {
-        for scan in std::mem::take(&mut self.barren_scans) {
-            self.pump(scan);
-        }
+        self.query_chunks_left = QUERY_CHUNKS_PER_TURN;
         for (from, request) in std::mem::take(&mut self.waiting_scans) {
             self.control(from, request);
+        }
+        for scan in std::mem::take(&mut self.barren_scans) {
+            self.pump(scan);
         }
     }
 

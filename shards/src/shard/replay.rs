@@ -479,7 +479,7 @@ impl Shard {
         let text = table.codec.text(event.body.key(), key_text);
         // Deliveries by path, as in `deliver`.
         let mut merged: Vec<Merged> = Vec::new();
-        let mut live: Vec<(Subscriber, u32)> = Vec::new();
+        let mut live: Vec<(Subscriber, &Subscription, u32)> = Vec::new();
         let mut at_most_once = Vec::new();
         for index in &client.subscriptions {
             let Some(subscription) = subscriptions.get(*index as usize) else { continue };
@@ -499,7 +499,8 @@ impl Shard {
                 }
                 let subscriber = subscription.subscriber(*index, number);
                 if let Some(query) = subscription.query {
-                    live.push((subscriber, query));
+                    // At QoS 0 one was delivered as it happened, unless nothing could be.
+                    live.extend((is_stream || takes_state).then_some((subscriber, subscription, query)));
                 } else if qos == 0 && !takes_state && !is_stream {
                     at_most_once.push((subscriber, subscription));
                 } else {
@@ -544,7 +545,7 @@ impl Shard {
                 outboxes.push(connection.index, frame, &origin);
             }
         }
-        for (subscriber, number) in live {
+        for (subscriber, subscription, number) in live {
             let query = &table.live.get(number).query;
             let document = event.body.document();
             let is = !document.is_empty() && query.matches(document, query_scratch);
@@ -556,11 +557,10 @@ impl Shard {
             };
             selected.clear();
             if is {
-                let (codec, key, version) = (table.codec, event.body.key(), event.version);
-                let expires_ms = event.terms.expires_ms;
-                query.select.project(&Subject { codec, key, version, expires_ms, document }, selected);
+                query.select.project(&Subject::of(table.codec, event), selected);
             }
-            let context = context(definition, table.codec, text, event, &positions, *now_us / 1000, &[]);
+            let identifiers = subscription.identifier.as_slice();
+            let context = context(definition, table.codec, text, event, &positions, *now_us / 1000, identifiers);
             let context = FrameContext { kind, document: selected, skipped, ..context };
             let kind = kind_for(&subscriber, event).with(FrameKind::POSITION);
             if let Some(frame) = frames.own(kind, |out| encoder.encode(kind, &context, out)) {
@@ -593,7 +593,9 @@ impl Shard {
         let text = table.codec.text(event.body.key(), key_text);
         let mut merged: Vec<Merged> = Vec::new();
         for index in &client.subscriptions {
-            let Some(subscription) = subscriptions.get(*index as usize) else { continue };
+            // A live query is heard of once at most: nothing of it is in flight.
+            let found = subscriptions.get(*index as usize).filter(|found| found.query.is_none());
+            let Some(subscription) = found else { continue };
             for (number, target) in subscription.targets.iter().enumerate() {
                 if target.table == event.table && target.filter.matches(text) {
                     merge(&mut merged, subscription.subscriber(*index, number), subscription, event);

@@ -218,15 +218,15 @@ impl Shard {
         let shown = replaced.filter(|_| table.watchers != 0 && !holds_back);
         let old = shown.and_then(|old| self.log.read(old.location).ok());
         let before = old.map(|old| Bytes::copy_from_slice(old.document));
-        if table.has_indexes() && kind != EventKind::Message {
+        if !table.indexes.is_empty() && kind != EventKind::Message {
             if kind == EventKind::Put {
-                table.index_insert(key, body.document());
+                table.indexes.insert(key, body.document());
             }
             // What is held back is still seen.
             if let Some(replaced) = replaced.filter(|_| !holds_back)
                 && let Ok(old) = self.log.read(replaced.location)
             {
-                table.index_remove(key, old.document);
+                table.indexes.remove(key, old.document);
             }
         }
         if let (Some(at_ms), Some(replaced)) = (expired_at, replaced) {
@@ -287,12 +287,12 @@ impl Shard {
             if event.kind != EventKind::Message {
                 let Shard { tables, log, .. } = self;
                 let (table, key) = (&mut tables[usize::from(event.table.0)], event.body.key());
-                let (has_indexes, is_watched) = (table.has_indexes(), table.watchers != 0);
+                let (has_indexes, is_watched) = (!table.indexes.is_empty(), table.watchers != 0);
                 if (has_indexes || is_watched)
                     && let Some(before) = table.visible(key)
                     && let Ok(old) = log.read(before.location)
                 {
-                    table.index_remove(key, old.document);
+                    table.indexes.remove(key, old.document);
                     event.previous = is_watched.then(|| Bytes::copy_from_slice(old.document));
                 }
                 table.commit(event.body.key(), after);
@@ -312,10 +312,10 @@ impl Shard {
             let table = &mut self.tables[usize::from(id.0)];
             if let Some(entry) = table.get(&key).filter(|entry| entry.version == version) {
                 table.remove(&key);
-                if table.has_indexes()
+                if !table.indexes.is_empty()
                     && let Ok(old) = self.log.read(entry.location)
                 {
-                    table.index_remove(&key, old.document);
+                    table.indexes.remove(&key, old.document);
                 }
                 if self.system.sessions == Some(id) {
                     self.outboxes.counters[Counter::SessionsExpired] += 1;
