@@ -189,6 +189,9 @@ fn what_cannot_be_live_is_refused() {
         ("/Sensors/?limit(3)", "limit and sort"),
         ("/Sensors/?temp=gt=x", "position 8"),
         ("/Sensors/?startTime=yesterday", "neither a position nor a time"),
+        ("/Sensors/?previousCount=3", "previousCount is not supported"),
+        ("/Sensors/?explain", "explain"),
+        ("/Sensors/?duplex", "WebSocket"),
     ] {
         let response = sse(path);
         assert_eq!(response.status, 400, "{path}");
@@ -351,7 +354,7 @@ fn a_place_that_is_gone_is_reset() {
     let (_dir, server) = start(2, &[]);
     let at = server.http();
     put(at, "1", &json!({ "n": 1 }));
-    for place in ["9-99_9-99", "1-999999_1-999999", "1-1", "1-1_1-1_1-1"] {
+    for place in ["9-99_9-99", "1-999999_1-999999", "1-1", "1-1_1-1_1-1", "of another server"] {
         let mut stream = Stream::open(at, "/Sensors/", Some(place));
         assert_eq!(stream.take()["type"], "reset", "{place}");
         assert_eq!(stream.takes("put", "1")["n"], 1);

@@ -47,18 +47,9 @@ pub struct Parameters {
     pub explain: bool,
     /// The client of a WebSocket means what it says.
     pub duplex: bool,
-    /// `name=value` of names that are no attributes: `startTime` and the like.
-    pub named: Vec<(&'static str, String)>,
+    /// `startTime=…`: where a stream begins.
+    pub start_time: Option<String>,
 }
-
-impl Parameters {
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.named.iter().find(|(own, _)| *own == name).map(|(_, value)| value.as_str())
-    }
-}
-
-/// Names that are no attributes, unless the table declares one.
-const PARAMETERS: [&str; 4] = ["startTime", "previousCount", "at", "min"];
 
 /// Reads a query string.
 ///
@@ -243,7 +234,7 @@ impl<'a> Parser<'a> {
         let value = self.decode(value_at, value)?;
         // `price=gt=100&lt=200` and `price=gt=100&=lt=200`: the second bound of the same attribute.
         let chained = match name {
-            "" if operator_at == start => operator_of(&self.text[start..]).or(Some(operator)),
+            "" if operator_at == start => Some(operator),
             "lt" | "le" | "gt" | "ge" if operator == Operator::Strict && !self.is_attribute(name) => {
                 FIQL.iter().find(|(own, _)| *own == name).map(|(_, operator)| *operator)
             }
@@ -256,9 +247,14 @@ impl<'a> Parser<'a> {
             return self.chain(start, operator, value_at, &value, found);
         }
         let name = self.decode(start, name)?;
-        if let Some(parameter) = PARAMETERS.iter().find(|own| **own == name).filter(|_| !self.is_attribute(&name)) {
-            self.parameters.named.push((parameter, value));
-            return Ok(());
+        match name.as_str() {
+            name if self.is_attribute(name) => {}
+            "startTime" => {
+                self.parameters.start_time = Some(value);
+                return Ok(());
+            }
+            "previousCount" => return Err(QueryError { at: start, what: format!("{name} is not supported") }),
+            _ => {}
         }
         self.tests += 1;
         if self.tests > TESTS_MAX {
@@ -283,8 +279,7 @@ impl<'a> Parser<'a> {
             self.at += name.len() + 2;
             return Ok(Some(*operator));
         }
-        if let Some((_, operator)) = OPERATORS.iter().find(|(text, _)| self.rest().starts_with(text)) {
-            let text = OPERATORS.iter().find(|(_, own)| own == operator).map_or("", |(text, _)| text);
+        if let Some((text, operator)) = OPERATORS.iter().find(|(text, _)| self.rest().starts_with(text)) {
             self.at += text.len();
             return Ok(Some(*operator));
         }
@@ -433,11 +428,6 @@ impl<'a> Parser<'a> {
         }
         Ok(())
     }
-}
-
-/// The operator that a text begins with, where it stands without an attribute: `=lt=200`.
-fn operator_of(text: &str) -> Option<Operator> {
-    fiql(text).and_then(|name| FIQL.iter().find(|(own, _)| *own == name).map(|(_, operator)| *operator))
 }
 
 /// Alternatives; equalities of one attribute become one comparison, which an index can serve.

@@ -1,10 +1,10 @@
 //! Server-sent events (WHATWG HTML, "Server-sent events"): a response that does not end. Events are encoded in
 //! `frames.rs`; this session subscribes, and keeps the line busy while nothing happens.
 
-use super::format::Format;
+use super::format::{Format, write_json};
 use super::frames::{Encoding, Protocol};
 use super::framing::write_chunk;
-use super::watch::{Progress, RESET, Stream, Watch};
+use super::watch::{Progress, Stream, Watch, write_reset};
 use super::{Context, Flow, Session};
 use shards::client::Client;
 use shards::command::Completion;
@@ -22,17 +22,21 @@ impl SseSession {
     pub fn open(context: &mut Context<'_>, watch: Watch) -> SseSession {
         let encoding = Encoding { protocol: Protocol::Sse, format: Format::Json }.code();
         context.shard.outboxes.attach(context.connection, Client::stream(encoding));
-        let mut stream = Stream::open(context, watch, encoding);
-        if stream.must_reset(context) {
-            write_reset(context);
+        let (stream, progress) = Stream::open(context, watch, encoding);
+        if progress == Progress::Reset {
+            say_reset(context);
         }
         SseSession { stream, next_comment_us: context.ticks_us() + COMMENT_US }
     }
 }
 
-/// Says that events are missing: the place that the client has come to is gone. The current records follow.
-fn write_reset(context: &mut Context<'_>) {
-    context.write(|out| write_chunk([b"data: ", RESET.as_bytes(), b"\n\n"].concat().as_slice(), out));
+/// Says that events are missing: the place that the client has come to is gone.
+fn say_reset(context: &mut Context<'_>) {
+    let (mut document, mut event) = (Vec::new(), b"data: ".to_vec());
+    write_reset(&mut document);
+    write_json(&document, &mut event);
+    event.extend_from_slice(b"\n\n");
+    context.write(|out| write_chunk(&event, out));
 }
 
 impl Session for SseSession {
@@ -47,7 +51,7 @@ impl Session for SseSession {
             return Flow::Close;
         }
         if self.stream.complete(context, &completion) == Progress::Reset {
-            write_reset(context);
+            say_reset(context);
         }
         Flow::Continue
     }

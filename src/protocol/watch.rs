@@ -4,6 +4,7 @@
 use super::query::{self, Parameters};
 use super::{Catalog, Context, target_of};
 use shards::command::Completion;
+use shards::document::Writer;
 use shards::log::Position;
 use shards::query::Query;
 use shards::replay::StreamStart;
@@ -11,8 +12,16 @@ use shards::subscription::{Request, SubscriptionRef};
 use shards::topic::{Resolved, Target};
 use std::sync::Arc;
 
-/// What a client is told whose place is gone: events are missing, the current records follow.
-pub const RESET: &str = "{\"id\":null,\"type\":\"reset\",\"value\":null}";
+/// Appends what a client is told whose place is gone, as a document: events are missing, the current records follow.
+pub fn write_reset(out: &mut Vec<u8>) {
+    out.write_map(3);
+    out.write_str("id");
+    out.write_null();
+    out.write_str("type");
+    out.write_str("reset");
+    out.write_str("value");
+    out.write_null();
+}
 
 /// What is to be shown.
 #[derive(Clone, Debug)]
@@ -59,11 +68,17 @@ impl Watch {
         if query.limit.is_some() || !query.sort.is_empty() {
             return Err("limit and sort have no meaning for a stream: it shows all that the conditions find".into());
         }
-        // A place that a client was told is newer than the one in its URL.
-        let place = last_event_id.filter(|id| !id.is_empty()).or(parameters.get("startTime"));
-        let start = match place {
-            None => None,
-            Some(text) => Some(start_of(text).ok_or_else(|| format!("`{text}` is neither a position nor a time"))?),
+        if parameters.explain {
+            return Err("explain is answered by GET, not by a stream".into());
+        }
+        // A place that a client was told is newer than the one in its URL. Browsers send back whatever they were told
+        // last, and give up at a refusal: one that is none of ours is a place that is gone.
+        let start = match (last_event_id.filter(|id| !id.is_empty()), &parameters.start_time) {
+            (Some(id), _) => Some(start_of(id).unwrap_or(StreamStart::Positions(Vec::new()))),
+            (None, Some(text)) => {
+                Some(start_of(text).ok_or_else(|| format!("`{text}` is neither a position nor a time"))?)
+            }
+            (None, None) => None,
         };
         let query = (query != Query::default()).then(|| Arc::new(query));
         Ok(Watch { target, query, start, is_duplex: parameters.duplex })
@@ -90,42 +105,33 @@ pub struct Stream {
     watch: Watch,
     encoding: u8,
     subscription: Option<SubscriptionRef>,
-    must_reset: bool,
 }
 
-/// What a completion has meant for a stream.
+/// What has become of a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Progress {
     Nothing,
-    /// The place that it was to go on from is gone: the client must be told, before anything else.
+    /// The place that it was to go on from is gone: the client must be told, before anything else. It begins anew.
     Reset,
 }
 
 impl Stream {
-    pub fn open(context: &mut Context<'_>, watch: Watch, encoding: u8) -> Stream {
-        let mut stream = Stream { watch, encoding, subscription: None, must_reset: false };
-        match stream.watch.start.clone() {
+    /// Begins a stream; tells whether its place is gone already.
+    pub fn open(context: &mut Context<'_>, watch: Watch, encoding: u8) -> (Stream, Progress) {
+        let mut stream = Stream { watch, encoding, subscription: None };
+        match &stream.watch.start {
             // The place of a server with another number of shards, or of another server.
             Some(StreamStart::Positions(positions)) if positions.len() != context.shard.shards() => {
-                stream.watch.start = None;
-                stream.must_reset = true;
+                stream.subscribe(context, false);
+                return (stream, Progress::Reset);
             }
             Some(start) => {
                 let targets = Arc::new([stream.watch.target.clone()]);
-                context.shard.check_start(context.connection, targets, &start);
+                context.shard.check_start(context.connection, targets, start);
             }
             None => stream.subscribe(context, false),
         }
-        stream
-    }
-
-    /// Whether the client must be told at once that its place is gone. Once.
-    pub fn must_reset(&mut self, context: &mut Context<'_>) -> bool {
-        let must = std::mem::take(&mut self.must_reset);
-        if must {
-            self.subscribe(context, false);
-        }
-        must
+        (stream, Progress::Nothing)
     }
 
     fn subscribe(&mut self, context: &mut Context<'_>, goes_on: bool) {

@@ -5,7 +5,7 @@ use crate::client::{Client, Gone};
 use crate::common::server::write_app;
 use crate::common::{Options, PATIENCE, Server};
 use crate::rig::{own, unique};
-use crate::wire::{Connect, Packet, Publish, Value, ack, id};
+use crate::wire::{Connect, NO_LOCAL, Packet, Properties, Publish, Value, ack, id, subscribe};
 use std::collections::{HashSet, VecDeque};
 use std::sync::Barrier;
 use std::thread;
@@ -100,6 +100,7 @@ fn every_packet_identifier_of_the_server() {
         assert_eq!(kept.len(), 7);
         println!("QoS {qos}: {} identifiers", ids.len());
         // What was kept is still on its way.
+        reader.ping(); // all acknowledgements have been read
         reader.cut();
         let mut reader = Client::lasting(addr, 5, &name, true);
         let mut again: Vec<Publish> = (0..7).map(|_| reader.take()).collect();
@@ -424,4 +425,51 @@ fn subscribed_again_in_the_middle() {
             topics.insert(client.take().topic);
         }
     }
+}
+
+/// A live query beside a subscription whose window is always full: each event comes once for either, the query's with
+/// its identifier; and a client that does not want to hear itself does not.
+#[test]
+fn a_live_query_beside_a_full_window() {
+    const COUNT: usize = 30;
+    let server = own(2);
+    let addr = server.mqtt();
+    let live = |filter: &str, options: u8, number: u32| {
+        let query = Value::Pair("query".into(), "n=gt=5".into());
+        let properties = Properties(vec![(id::SUBSCRIPTION, Value::Variable(number)), (id::USER, query)]);
+        subscribe(5, 9, &properties, &[(filter, options)])
+    };
+    let mut client = Client::open(addr, &Connect::clean(5, "both").with(id::RECEIVE_MAXIMUM, Value::Two(1)));
+    client.subscribe("both/#", 1);
+    client.send(&live("both/+", 1, 7));
+    assert_eq!(client.sub_ack(9).codes, [0], "live queries are granted QoS 0");
+    let mut deaf = Client::clean(addr, 5, "deaf");
+    deaf.send(&live("both/+", NO_LOCAL, 8));
+    assert_eq!(deaf.sub_ack(9).codes, [0]);
+    deaf.publish(&Publish::new("both/own", "{\"n\":9}").qos(1));
+    let mut publisher = Client::clean(addr, 5, "publisher");
+    for n in 0..COUNT {
+        let payload = format!("{{\"n\":{}}}", 10 * (n % 2));
+        publisher.publish(&Publish::new(&format!("both/{n}"), payload).qos(1).retain());
+    }
+    let (mut queried, mut plain) = (Vec::new(), Vec::new());
+    while queried.len() < COUNT / 2 + 1 || plain.len() < COUNT + 1 {
+        let seen = client.message();
+        if seen.qos == 0 {
+            assert_eq!(seen.properties.number(id::SUBSCRIPTION), Some(7));
+            queried.push(seen.topic);
+        } else {
+            client.acknowledge(&seen);
+            plain.push(seen.topic);
+        }
+    }
+    client.quiet();
+    for (seen, count) in [(&queried, COUNT / 2 + 1), (&plain, COUNT + 1)] {
+        assert_eq!(seen.iter().collect::<HashSet<_>>().len(), count, "{seen:?}");
+    }
+    for _ in 0..COUNT / 2 {
+        let seen = deaf.message();
+        assert_eq!((seen.properties.number(id::SUBSCRIPTION), seen.topic == "both/own"), (Some(8), false));
+    }
+    deaf.quiet();
 }

@@ -274,6 +274,9 @@ impl HttpSession {
             Ok(parsed) => parsed,
             Err(error) => return self.problem(context, 400, "bad_query", &error.to_string()),
         };
+        if parameters.duplex {
+            return self.problem(context, 400, "bad_query", "duplex is for a WebSocket");
+        }
         let suffix = split_suffix(resolved.rest, catalog.table(resolved.table));
         let resource = Resource {
             table: resolved.table,

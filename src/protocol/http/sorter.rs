@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 
 /// Rows that are held at most, and their bytes.
 const ROWS_MAX: usize = 100_000;
-const BYTES_MAX: usize = 32 << 20;
+const BYTES_MAX: usize = 4 << 20;
 
 #[derive(Debug)]
 pub(super) struct TooMany;

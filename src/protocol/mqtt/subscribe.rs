@@ -7,7 +7,8 @@ use super::session::MqttSession;
 use crate::protocol::format::Format;
 use crate::protocol::frames::{Encoding, Protocol};
 use crate::protocol::framing::Framing;
-use crate::protocol::{Context, Flow, query};
+use crate::protocol::query::{self, Parameters};
+use crate::protocol::{Context, Flow};
 use shards::log::Position;
 use shards::query::Query;
 use shards::session::StoredSubscription;
@@ -267,9 +268,13 @@ fn live_query(
         return Err(reason::TOPIC_FILTER_INVALID);
     };
     match query::parse(text, context.catalog.table(target.table)) {
-        Ok((query, _)) if query.limit.is_none() && query.sort.is_empty() => Ok(Some(Arc::new(query))),
+        Ok((query, parameters))
+            if query.limit.is_none() && query.sort.is_empty() && parameters == Parameters::default() =>
+        {
+            Ok(Some(Arc::new(query)))
+        }
         Ok(_) => {
-            debug!("limit and sort have no meaning for a live query");
+            debug!("limit, sort and parameters have no meaning for a live query");
             Err(reason::UNSPECIFIED)
         }
         Err(error) => {

@@ -78,5 +78,6 @@ fn what_is_selected() {
     assert_eq!((query.offset, query.limit, query.sort.len()), (5, Some(10), 3));
     assert!(query.sort[0].descending && !query.sort[1].descending);
     let (_, parameters) = parse("n=1&startTime=5&explain", &table()).unwrap();
-    assert!(parameters.explain && parameters.get("startTime") == Some("5"));
+    assert!(parameters.explain && parameters.start_time.as_deref() == Some("5"));
+    assert_eq!(problem("n=1&previousCount=3"), "query, position 4: previousCount is not supported");
 }

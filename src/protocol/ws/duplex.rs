@@ -16,7 +16,7 @@ use crate::protocol::frames::write_positions;
 use crate::protocol::path::{decode, split_suffix};
 use crate::protocol::watch::{Stream, Watch};
 use crate::protocol::{Context, explain, payload, status_of};
-use shards::command::{Operation, Outcome, Refusal, Token, Write};
+use shards::command::{Operation, Outcome, Token, Write};
 use shards::document::{Reader, Token as Value, Writer, attribute};
 use shards::event::Body;
 use shards::key::KeyCodec;
@@ -141,11 +141,7 @@ impl Duplex {
         let Some(Waiting { reference, shard }) = self.waiting.remove(&tag) else { return };
         match outcome {
             Outcome::Refused(refusal) => {
-                let status = match refusal {
-                    Refusal::Exists => 409,
-                    refusal => status_of(refusal).0,
-                };
-                write_problem(&reference, &(status, explain(refusal)), out);
+                write_problem(&reference, &(status_of(refusal).0, explain(refusal)), out);
             }
             Outcome::Written { version, position, .. } => {
                 begin("ack", &reference, 2, out);
@@ -181,7 +177,7 @@ impl Duplex {
         if watch.start.is_some() {
             return Err(problem(400, "a place to go on from is given where the socket is opened"));
         }
-        let stream = Stream::open(context, watch, self.encoding);
+        let (stream, _) = Stream::open(context, watch, self.encoding);
         self.streams.push((reference.into(), stream));
         Ok(())
     }

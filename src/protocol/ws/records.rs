@@ -6,7 +6,7 @@ use super::frame::{Message, Reader, close, write_close};
 use crate::protocol::format::{self, Format};
 use crate::protocol::frames::{Encoding, Protocol};
 use crate::protocol::framing::{Opcode, write_header};
-use crate::protocol::watch::{Progress, RESET, Stream, Watch};
+use crate::protocol::watch::{Progress, Stream, Watch, write_reset};
 use crate::protocol::{Context, Flow, Session};
 use shards::client::Client;
 use shards::command::Completion;
@@ -50,9 +50,9 @@ impl RecordsSession {
                 let encoding = Encoding { protocol, format }.code();
                 session.duplex = watch.is_duplex.then(|| Box::new(Duplex::new(watch.target.clone(), encoding)));
                 context.shard.outboxes.attach(context.connection, Client::stream(encoding));
-                let mut stream = Stream::open(context, watch, encoding);
-                if stream.must_reset(context) {
-                    session.write_text(context, RESET);
+                let (stream, progress) = Stream::open(context, watch, encoding);
+                if progress == Progress::Reset {
+                    session.say_reset(context);
                 }
                 session.stream = Some(stream);
                 (session, Flow::Continue)
@@ -87,6 +87,13 @@ impl RecordsSession {
         let mut answer = Vec::new();
         duplex.frame(context, format, data, &mut answer);
         self.answer(context, &answer);
+    }
+
+    /// Says that events are missing: the place that the client has come to is gone.
+    fn say_reset(&self, context: &mut Context<'_>) {
+        let mut document = Vec::new();
+        write_reset(&mut document);
+        self.answer(context, &document);
     }
 
     /// Sends a document in the socket's format, if there is one.
@@ -165,7 +172,7 @@ impl Session for RecordsSession {
         let all = self.stream.iter_mut().chain(others);
         let resets = all.filter_map(|stream| (stream.complete(context, &completion) == Progress::Reset).then_some(()));
         if resets.count() > 0 {
-            self.write_text(context, RESET);
+            self.say_reset(context);
         }
         Flow::Continue
     }
