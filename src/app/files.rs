@@ -47,7 +47,8 @@ impl Loader<'_> {
             Ok(_) if self.seen.len() > FILES_MAX => format!("too many static files (expected at most {FILES_MAX})"),
             Ok(body) => {
                 self.bytes_left -= body.len() as u64;
-                return Some(StaticFile { content_type: content_type(path), etag: etag(&body), body: body.into() });
+                let etag = etag(&body);
+                return Some(StaticFile::new(body.into(), content_type(path), etag));
             }
             Err(ReadError::TooLarge) => {
                 format!("static files are too large (expected at most {} MiB in all)", TOTAL_BYTES_MAX >> 20)

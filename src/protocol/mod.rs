@@ -20,6 +20,8 @@ pub mod ws;
 use format::{Decoder, Format};
 use shards::command::{Completion, ConnectionRef, Refusal};
 use shards::counters::Counter;
+use shards::log::Position;
+use shards::scan::owner;
 use shards::schema::{TableDef, TableId};
 use shards::shard::Shard;
 use shards::topic::{Resolved, Routes, Target};
@@ -185,6 +187,17 @@ pub trait Session: Send {
 
     /// The connection is gone, or about to be. Called once, whatever the reason.
     fn end(&mut self, context: &mut Context<'_>);
+}
+
+/// A place in the history of the server at which a write has happened, as text: what this shard knows of the others, and
+/// the write.
+pub fn write_place(context: &Context<'_>, table: TableId, key: &[u8], position: Position) -> Vec<u8> {
+    let mut seen = context.shard.seen().to_vec();
+    let shard = usize::from(owner(table, key, seen.len()));
+    seen[shard] = seen[shard].max(position);
+    let mut text = Vec::new();
+    frames::write_positions(&seen, &mut text);
+    text
 }
 
 /// Status (RFC 9110 §15) and code of a write that was refused.

@@ -12,6 +12,7 @@
 //! Values of `=`, `===` and `!==` are taken as they stand and made what the attribute is declared to be; those of the
 //! others may also be `null`, or say what they are (`number:`, `boolean:`, `date:`, `string:`).
 
+pub mod object;
 mod select;
 mod value;
 
@@ -49,6 +50,8 @@ pub struct Parameters {
     pub duplex: bool,
     /// `startTime=…`: where a stream begins.
     pub start_time: Option<String>,
+    /// `min=…`: a place in the history that the answer must not be older than.
+    pub min: Option<String>,
 }
 
 /// Reads a query string.
@@ -56,9 +59,7 @@ pub struct Parameters {
 /// # Errors
 /// It is none, or does not fit the table.
 pub fn parse(text: &str, table: &TableDef) -> Result<(Query, Parameters), QueryError> {
-    let is_plain = !text.contains(['(', ')', '[', ']', '|', '!', '<', '>']) && !text.contains("==") && !has_fiql(text);
-    let (query, parameters) = (Query::default(), Parameters::default());
-    let mut parser = Parser { text, at: 0, table, is_plain, query, parameters, tests: 0 };
+    let mut parser = Parser::new(text, table);
     let condition = parser.items(0)?;
     if parser.at < text.len() {
         return Err(parser.error(format!("expected the end of the query, found `{}`", &text[parser.at..])));
@@ -135,6 +136,13 @@ struct Named<'t> {
 }
 
 impl<'a> Parser<'a> {
+    fn new(text: &'a str, table: &'a TableDef) -> Parser<'a> {
+        let is_plain =
+            !text.contains(['(', ')', '[', ']', '|', '!', '<', '>']) && !text.contains("==") && !has_fiql(text);
+        let (query, parameters) = (Query::default(), Parameters::default());
+        Parser { text, at: 0, table, is_plain, query, parameters, tests: 0 }
+    }
+
     fn error(&self, what: impl Into<String>) -> QueryError {
         QueryError { at: self.at, what: what.into() }
     }
@@ -251,6 +259,10 @@ impl<'a> Parser<'a> {
             name if self.is_attribute(name) => {}
             "startTime" => {
                 self.parameters.start_time = Some(value);
+                return Ok(());
+            }
+            "min" => {
+                self.parameters.min = Some(value);
                 return Ok(());
             }
             "previousCount" => return Err(QueryError { at: start, what: format!("{name} is not supported") }),

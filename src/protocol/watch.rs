@@ -52,6 +52,21 @@ pub fn start_of(text: &str) -> Option<StreamStart> {
     Some(StreamStart::Time((millis * 1000.0).round() as u64))
 }
 
+/// Checks that what this server would answer is not older than a place in the history. Whoever was told of a place was
+/// told by a server that has been there: one that has not is another, or has lost what it had.
+///
+/// # Errors
+/// Status and words.
+pub fn check_min(context: &Context<'_>, text: &str) -> Result<(), (u16, &'static str)> {
+    let min = positions(text).ok_or((400, "min: expected a position, as a write or a stream has told it"))?;
+    let shard = &*context.shard;
+    let own = min.get(usize::from(shard.index())).filter(|_| min.len() == shard.shards());
+    match own {
+        Some(own) if shard.log().knows(*own) => Ok(()),
+        _ => Err((412, "min: this server has not come to that position: it is another one's, or was lost")),
+    }
+}
+
 impl Watch {
     /// What a path, a query string and the place that a client has come to ask for.
     ///

@@ -17,6 +17,9 @@ const TAG: u8 = 6;
 /// The length of a string, array or map of indefinite length.
 const INDEFINITE: Option<u64> = None;
 
+/// Where more bytes could have made it valid.
+const TOO_EARLY: &str = "it ends too early";
+
 struct Input<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -34,6 +37,16 @@ pub fn decode(input: &[u8], out: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
+/// The same of the item at the start of the input; gives its length. `None`: its end is not there.
+pub fn decode_item(input: &[u8], out: &mut Vec<u8>) -> Result<Option<usize>> {
+    let mut input = Input { bytes: input, at: 0 };
+    match input.value(out, 0) {
+        Ok(()) => Ok(Some(input.at)),
+        Err(error) if error.what == TOO_EARLY => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 impl<'a> Input<'a> {
     fn error(&self, what: &str) -> DecodeError {
         DecodeError { format: Format::Cbor, what: what.to_owned(), at: self.at.min(self.bytes.len()) }
@@ -41,14 +54,14 @@ impl<'a> Input<'a> {
 
     fn take(&mut self, count: u64) -> Result<&'a [u8]> {
         let end = usize::try_from(count).ok().and_then(|count| self.at.checked_add(count));
-        let slice = end.and_then(|end| self.bytes.get(self.at..end)).ok_or_else(|| self.error("it ends too early"))?;
+        let slice = end.and_then(|end| self.bytes.get(self.at..end)).ok_or_else(|| self.error(TOO_EARLY))?;
         self.at += slice.len();
         Ok(slice)
     }
 
     fn number<const N: usize>(&mut self) -> Result<[u8; N]> {
         let slice = self.take(N as u64)?;
-        slice.try_into().map_err(|_| self.error("it ends too early"))
+        slice.try_into().map_err(|_| self.error(TOO_EARLY))
     }
 
     /// Major type, low bits, and the argument; `None` as argument: indefinite length.
@@ -135,7 +148,7 @@ impl<'a> Input<'a> {
         if let Some(length) = length {
             // Each element takes a byte at least: a larger number is a lie.
             if length > (self.bytes.len() - self.at) as u64 {
-                return Err(self.error("it ends too early"));
+                return Err(self.error(TOO_EARLY));
             }
             header(out, length as u32);
             return (0..length).try_for_each(|_| item(self, out));

@@ -1,14 +1,18 @@
 //! The formats of documents at the edges (architecture §9): JSON, CBOR and MessagePack ⇄ the canonical form, token by
-//! token, never through a tree.
+//! token, never through a tree. YAML and CSV are only written, forms only read.
 
 mod cbor;
+pub mod csv;
+pub mod form;
 mod json;
 mod lossless;
+mod yaml;
 
 use shards::document;
 
 pub use json::{write_float, write_json, write_json_text};
 pub use lossless::write_lossless;
+pub use yaml::write_yaml;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -102,6 +106,20 @@ impl Decoder {
             }
         };
         if result.is_err() {
+            out.truncate(start);
+        }
+        result
+    }
+
+    /// Appends the canonical form of the CBOR data item at the start of the input, and gives its length. `None`: its end
+    /// is not there.
+    ///
+    /// # Errors
+    /// No item begins so. `out` is left as it was.
+    pub fn decode_cbor_item(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Option<usize>, DecodeError> {
+        let start = out.len();
+        let result = cbor::decode_item(input, out);
+        if !matches!(result, Ok(Some(_))) {
             out.truncate(start);
         }
         result

@@ -1,18 +1,19 @@
 //! Requests about many records: listing them, streamed and never held as a whole, and deleting or patching them.
 
+use super::coding::{CODED_BYTES_MIN, Encoder};
+use super::representation::{Representation, Rows};
 use super::request::Request;
 use super::session::{HttpSession, Pending, Resource};
 use super::sorter::{Sorter, TooMany};
-use crate::protocol::format::{self, Format};
 use crate::protocol::{Context, Flow, explain, query, status_of, target_of};
 use shards::command::{Operation, Outcome, Refusal, Token, Write};
 use shards::event::Body;
 use shards::key::KeyCodec;
 use shards::query::Query;
 use shards::query::plan::Plan;
-use shards::query::project::Subject;
+use shards::query::project::{Select, Subject};
 use shards::scan::{Row, ScanRef, Step};
-use shards::schema::TableId;
+use shards::schema::{Role, TableDef, TableId};
 use std::sync::Arc;
 
 /// Rows are gathered to pieces of about this size.
@@ -23,7 +24,9 @@ const WRITES_MAX: usize = 256;
 /// A collection on its way to the client.
 pub(super) struct Listing {
     pub scan: ScanRef,
-    format: Format,
+    representation: Representation,
+    rows: Rows,
+    encoder: Option<Encoder>,
     query: Arc<Query>,
     codec: KeyCodec,
     /// Rows that are still to be passed over, and that may still be sent.
@@ -33,7 +36,6 @@ pub(super) struct Listing {
     sorter: Option<Sorter>,
     /// Status and fields have been sent.
     begun: bool,
-    first: bool,
     /// Reused memory: a row as it is wanted.
     document: Vec<u8>,
 }
@@ -47,30 +49,13 @@ pub(super) struct Changing {
     under_way: usize,
     at_end: bool,
     problem: Option<(u16, String)>,
-    format: Format,
+    representation: Representation,
 }
 
 impl Changing {
     /// Nothing is under way that would carry it on.
     pub fn waits_for_room(&self) -> bool {
         self.under_way == 0
-    }
-}
-
-/// The bytes around rows: an array, but in MessagePack a sequence (compat §7.1).
-fn opening(format: Format) -> &'static [u8] {
-    match format {
-        Format::Json => b"[",
-        Format::Cbor => &[0x9f],
-        Format::MessagePack => b"",
-    }
-}
-
-fn closing(format: Format) -> &'static [u8] {
-    match format {
-        Format::Json => b"]",
-        Format::Cbor => &[0xff],
-        Format::MessagePack => b"",
     }
 }
 
@@ -89,12 +74,7 @@ impl Listing {
 
     /// Appends the row that was projected last.
     fn write(&mut self, piece: &mut Vec<u8>) {
-        if std::mem::take(&mut self.first) {
-            piece.extend_from_slice(opening(self.format));
-        } else if self.format == Format::Json {
-            piece.push(b',');
-        }
-        format::encode(self.format, &self.document, piece);
+        self.rows.write(&self.document, piece);
         self.left -= 1;
     }
 
@@ -138,12 +118,46 @@ impl Listing {
     }
 }
 
+/// The columns of a table as CSV: what is selected, or else what is declared. Undeclared attributes of the first record
+/// follow.
+fn columns(select: &Select, definition: &TableDef) -> Vec<Box<str>> {
+    match select {
+        Select::All => {
+            definition.attributes.iter().filter(|it| it.role != Role::Virtual).map(|it| (*it.name).into()).collect()
+        }
+        Select::Object(fields) => fields.iter().map(|field| field.name.clone()).collect(),
+        Select::Value(_) | Select::Array(_) => Vec::new(),
+    }
+}
+
 impl HttpSession {
+    /// The query in the body of QUERY: an object, or what a URL would say.
+    pub(super) fn query_in(
+        &mut self,
+        context: &mut Context<'_>,
+        request: &Request<'_>,
+        resource: &Resource<'_>,
+    ) -> Result<Query, Flow> {
+        let definition = context.catalog.table(resource.table);
+        let essence = request.field("content-type").and_then(|text| text.split(';').next()).unwrap_or_default().trim();
+        let is_text =
+            ["application/x-www-form-urlencoded", "text/plain"].iter().any(|it| essence.eq_ignore_ascii_case(it));
+        let parsed = if is_text && !request.body.starts_with(b"{") {
+            let text = std::str::from_utf8(request.body).unwrap_or("\u{fffd}").trim();
+            query::parse(text, definition).map(|(query, _)| query).map_err(|error| error.to_string())
+        } else {
+            let mut document = Vec::new();
+            self.body(context, request, resource.table, &mut document)?;
+            query::object::read(&document, definition)
+        };
+        parsed.map_err(|what| self.problem(context, 400, "bad_query", &what))
+    }
+
     pub(super) fn list(
         &mut self,
         context: &mut Context<'_>,
         resource: &Resource<'_>,
-        format: Format,
+        representation: Representation,
         query: Arc<Query>,
         is_explained: bool,
     ) -> Flow {
@@ -154,28 +168,30 @@ impl HttpSession {
         if let Some(plan) = plan.as_ref().filter(|_| is_explained) {
             let mut document = Vec::new();
             query::explain(plan, &mut document);
-            self.exchange.document(context, 200, format, &document, |_| {});
+            self.exchange.document(context, 200, representation, &document, None, |_| {});
             return self.answered(context);
         }
         self.exchange.keep_alive &= self.exchange.minor == 1;
         if self.exchange.head_only {
-            self.exchange.respond_in_pieces(context, format.media_type(), &[]);
+            self.exchange.respond_in_pieces(context, representation.media_type(), representation.fields());
             return self.answered(context);
         }
         let is_sorted = plan.as_ref().is_none_or(|plan| plan.is_sorted);
         let sorter = (!is_sorted).then(|| Sorter::new(query.limit.map(|limit| limit.saturating_add(query.offset))));
         let token = Token { connection: context.connection, tag: 0 };
         let scan = context.shard.scan(token, target, plan.map(Arc::new));
+        let definition = context.catalog.table(resource.table);
         self.pending = Pending::Listing(Box::new(Listing {
             scan,
-            format,
-            codec: KeyCodec::of(context.catalog.table(resource.table)),
+            representation,
+            rows: Rows::new(representation, columns(&query.select, definition)),
+            encoder: self.exchange.coding.map(Encoder::new),
+            codec: KeyCodec::of(definition),
             offset: query.offset,
             left: query.limit.unwrap_or(u64::MAX),
             query,
             sorter,
             begun: false,
-            first: true,
             document: Vec::new(),
         }));
         Flow::Blocked
@@ -198,10 +214,7 @@ impl HttpSession {
                 }
             };
             if step == Step::End {
-                if listing.first {
-                    piece.extend_from_slice(opening(listing.format));
-                }
-                piece.extend_from_slice(closing(listing.format));
+                listing.rows.finish(&mut piece);
             }
             if step == Step::Damaged {
                 context.shard.close_scan(listing.scan);
@@ -214,9 +227,28 @@ impl HttpSession {
                 return self.answered(context);
             }
             if (step == Step::End || !piece.is_empty()) && !std::mem::replace(&mut listing.begun, true) {
-                self.exchange.respond_in_pieces(context, listing.format.media_type(), &[]);
+                // A short answer is not worth encoding: it is all there already.
+                if step == Step::End && piece.len() < CODED_BYTES_MIN {
+                    listing.encoder = None;
+                }
+                let mut fields = listing.representation.fields().to_vec();
+                fields.extend(
+                    listing.encoder.as_ref().and(self.exchange.coding).map(|it| ("Content-Encoding", it.name())),
+                );
+                self.exchange.respond_in_pieces(context, listing.representation.media_type(), &fields);
             }
-            self.write_piece(context, &piece, step == Step::End);
+            match (&mut listing.encoder, step == Step::End) {
+                (None, is_last) => self.write_piece(context, &piece, is_last),
+                (Some(encoder), false) => {
+                    encoder.write(&piece);
+                    self.write_piece(context, &encoder.take(), false);
+                }
+                (Some(encoder), true) => {
+                    encoder.write(&piece);
+                    let encoder = listing.encoder.take();
+                    self.write_piece(context, &encoder.map_or_else(Vec::new, Encoder::finish), true);
+                }
+            }
             if step == Step::End {
                 context.shard.close_scan(listing.scan);
                 return self.answered(context);
@@ -249,7 +281,7 @@ impl HttpSession {
         context: &mut Context<'_>,
         request: &Request<'_>,
         resource: &Resource<'_>,
-        format: Format,
+        representation: Representation,
         query: Query,
     ) -> Flow {
         let Some(target) = target_of(resource.resolved, context.catalog) else {
@@ -260,15 +292,15 @@ impl HttpSession {
                 "limit, sort and select have no meaning here: all records that the conditions find are changed";
             return self.problem(context, 400, "bad_query", detail);
         }
+        let table = resource.table;
         let mut patch = None;
         if request.method == "PATCH" {
             let mut document = Vec::new();
-            if let Err(flow) = self.body(context, request, &mut document) {
+            if let Err(flow) = self.body(context, request, table, &mut document) {
                 return flow;
             }
             patch = Some(document.into());
         }
-        let table = resource.table;
         // In the order of keys: what a patch changes must not move ahead of the scan.
         let query = Arc::new(query);
         let plan = match patch {
@@ -277,7 +309,7 @@ impl HttpSession {
         };
         let token = Token { connection: context.connection, tag: 0 };
         let scan = context.shard.scan(token, target, plan.map(Arc::new));
-        let changing = Changing { scan, table, patch, under_way: 0, at_end: false, problem: None, format };
+        let changing = Changing { scan, table, patch, under_way: 0, at_end: false, problem: None, representation };
         self.pending = Pending::Changing(Box::new(changing));
         Flow::Blocked
     }
@@ -339,7 +371,7 @@ impl HttpSession {
                 self.answered(context)
             }
             (None, None) => {
-                self.exchange.document(context, 200, changing.format, &[0xc3], |_| {});
+                self.exchange.document(context, 200, changing.representation, &[0xc3], None, |_| {});
                 self.answered(context)
             }
         }

@@ -1,16 +1,29 @@
 //! Static files, held in memory: a lookup is exact and cannot leave the folder, whatever the path says. Filled by the
 //! `app` module at start, served by the HTTP session.
 
+use super::coding::{CODED_BYTES_MIN, Coding};
 use bytes::Bytes;
 use std::collections::HashMap;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StaticFile {
     pub body: Bytes,
+    /// The body in each content coding that makes it smaller.
+    pub coded: Vec<(Coding, Bytes)>,
     /// With `charset=utf-8` for text.
     pub content_type: String,
     /// With its quotes. Changes with the contents.
     pub etag: String,
+}
+
+impl StaticFile {
+    pub fn new(body: Bytes, content_type: String, etag: String) -> StaticFile {
+        let shrinks = body.len() >= CODED_BYTES_MIN && Coding::is_for(&content_type);
+        let codings = Coding::ALL.into_iter().filter(|_| shrinks);
+        let coded = codings.map(|coding| (coding, Bytes::from(coding.encode(&body))));
+        let coded = coded.filter(|(_, coded)| coded.len() < body.len()).collect();
+        StaticFile { body, coded, content_type, etag }
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -1,13 +1,17 @@
 //! HTTP/1.1 (RFC 9110, RFC 9112) and the REST interface over it (compat §6, §7). `request.rs` reads requests,
-//! `negotiate.rs` and `protocol/path.rs` find out what they are about, `session.rs` is the state machine of one connection,
-//! `records.rs` and `collection.rs` do what they ask for, `response.rs` writes the answers, `upgrade.rs` hands
+//! `representation.rs` and `protocol/path.rs` find out what they are about, `session.rs` is the state machine of one connection,
+//! `records.rs`, `collection.rs` and `bulk.rs` do what they ask for, `describe.rs`
+//! says what there is, `response.rs` writes the answers (`coding.rs` makes them smaller), `upgrade.rs` hands
 //! connections over to SSE, WebSocket and MQTT.
 
+mod bulk;
+mod coding;
 mod collection;
+mod describe;
 pub mod files;
 pub mod health;
-mod negotiate;
 mod records;
+mod representation;
 pub mod request;
 mod response;
 pub mod session;

@@ -1,24 +1,26 @@
 //! Requests about one record, and the description of a table (compat §6.2).
 
+use super::coding::uncoded_tag;
+use super::representation::{JSON, Representation};
 use super::request::Request;
 use super::response::{Body, write_field};
 use super::session::{HttpSession, NOT_ACCEPTABLE, Pending, Resource};
-use crate::protocol::format::{DecodeError, Format};
-use crate::protocol::{Context, Flow, explain, payload, status_of};
+use crate::protocol::format::{Format, form};
+use crate::protocol::{Context, Flow, explain, payload, status_of, write_place};
 use shards::clock::Version;
 use shards::command::{Operation, Outcome, Precondition, Refusal, Stored, Token, Write};
-use shards::document::{self, Writer};
+use shards::document;
 use shards::event;
 use shards::key::{KeyCodec, encode_integer};
 use shards::query::project::{Select, Subject};
-use shards::schema::{Durability, Kind, TableId};
+use shards::schema::{Durability, TableDef, TableId};
 
 /// How many keys are generated for one record, where clients have taken those that came next.
-const KEY_TRIES: u32 = 64;
+pub(super) const KEY_TRIES: u32 = 64;
 
 /// A request about a record whose outcome is on its way.
 pub(super) struct Waiting {
-    format: Format,
+    representation: Representation,
     what: What,
 }
 
@@ -34,9 +36,14 @@ enum What {
     },
     /// PUT and PATCH. `returned`: the record is to be sent (RFC 7240 §4.2).
     Written {
-        returned: Option<(TableId, Vec<u8>)>,
+        returned: bool,
+        table: TableId,
+        key: Vec<u8>,
     },
-    Deleted,
+    Deleted {
+        table: TableId,
+        key: Vec<u8>,
+    },
     /// POST. The write is kept where the key was generated: if it is taken the next one is tried, so many times.
     Created {
         table: TableId,
@@ -57,17 +64,19 @@ fn select_of(stored: Stored, select: &Select, codec: KeyCodec, key: &[u8]) -> St
     Stored { version: *version, document: selected.into() }
 }
 
-/// What an acknowledgement means: the write is on disk, or in memory and on its way there.
-fn write_durability(durability: Durability, out: &mut Vec<u8>) {
+/// What an acknowledgement means: the write is on disk, or in memory and on its way there; and a place in the history
+/// of the server at which it has happened.
+fn write_done(durability: Durability, place: &[u8], out: &mut Vec<u8>) {
     let value = match durability {
         Durability::Disk => "disk",
         Durability::Memory => "memory",
     };
     write_field("Durability", value, out);
+    write_field("Position", std::str::from_utf8(place).unwrap_or_default(), out);
 }
 
-/// The entity tag of a version in a format (`None`: opaque, the same bytes in each): opaque itself, quoted.
-fn write_etag(version: Version, format: Option<Format>, out: &mut String) {
+/// The entity tag of a version in a representation (`None`: opaque, the same bytes in each): opaque itself, quoted.
+fn write_etag(version: Version, representation: Option<Representation>, out: &mut String) {
     const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
     let mut digits = Vec::new();
     let mut rest = version.0;
@@ -78,17 +87,13 @@ fn write_etag(version: Version, format: Option<Format>, out: &mut String) {
     out.push('"');
     out.extend(digits.iter().rev().map(|digit| *digit as char));
     // A strong validator tells representations apart (RFC 9110 §8.8.1).
-    out.push_str(match format {
-        None | Some(Format::Json) => "",
-        Some(Format::Cbor) => "-c",
-        Some(Format::MessagePack) => "-m",
-    });
+    out.push_str(representation.map_or("", Representation::tag));
     out.push('"');
 }
 
 /// The version in an entity tag of ours, in whatever format the record was sent.
 fn version_of(tag: &str) -> Option<Version> {
-    let digits = tag.strip_prefix('"')?.strip_suffix('"')?.split('-').next()?;
+    let digits = tag.strip_prefix('"')?.strip_suffix('"')?.split(['-', '.']).next()?;
     u64::from_str_radix(digits, 36).ok().map(Version)
 }
 
@@ -114,8 +119,8 @@ fn precondition(request: &Request<'_>) -> Result<Option<Box<Precondition>>, &'st
 }
 
 impl HttpSession {
-    fn wait(&mut self, format: Format, what: What) -> Flow {
-        self.pending = Pending::Record(Box::new(Waiting { format, what }));
+    fn wait(&mut self, representation: Representation, what: What) -> Flow {
+        self.pending = Pending::Record(Box::new(Waiting { representation, what }));
         Flow::Blocked
     }
 
@@ -136,7 +141,7 @@ impl HttpSession {
         context: &mut Context<'_>,
         request: &Request<'_>,
         resource: &Resource<'_>,
-        format: Option<Format>,
+        representation: Option<Representation>,
         select: Select,
     ) -> Flow {
         let key = match self.key(context, resource) {
@@ -148,42 +153,61 @@ impl HttpSession {
         let attribute = resource.attribute.map(str::to_owned);
         let if_none_match = request.list("if-none-match").map(str::to_owned).collect();
         let codec = KeyCodec::of(context.catalog.table(resource.table));
-        let what = What::Read { attribute, select, key, codec, if_none_match, acceptable: format.is_some() };
-        self.wait(format.unwrap_or(Format::Json), what)
+        let what = What::Read { attribute, select, key, codec, if_none_match, acceptable: representation.is_some() };
+        self.wait(representation.unwrap_or(JSON), what)
+    }
+
+    /// Refuses a body that is compressed.
+    pub(super) fn check_coding(&mut self, context: &mut Context<'_>, request: &Request<'_>) -> Result<(), Flow> {
+        if request.field("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
+            let detail = "bodies are taken as they are, without a content coding";
+            return Err(self.problem(context, 415, "unsupported_content_encoding", detail));
+        }
+        Ok(())
     }
 
     /// The body as a canonical document after `out`'s first bytes, or an answer that says what is wrong with it.
-    pub(super) fn body(
+    pub(super) fn content(
         &mut self,
         context: &mut Context<'_>,
         request: &Request<'_>,
+        table: TableId,
         out: &mut Vec<u8>,
     ) -> Result<(), Flow> {
-        let content_type = request.field("content-type").filter(|text| !text.is_empty());
-        let start = out.len();
-        if request.field("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
-            return Err(self.problem(context, 415, "unsupported_content_encoding", "no content coding is supported"));
+        self.check_coding(context, request)?;
+        if self.incoming.is_some() {
+            let detail = "a sequence of records is written to a collection, whose path ends with a slash";
+            return Err(self.problem(context, 415, "unsupported_media_type", detail));
         }
         if request.body.is_empty() {
             return Err(self.problem(context, 400, "no_body", "a body with the record is required"));
         }
+        let content_type = request.field("content-type").filter(|text| !text.is_empty());
         let essence = content_type.and_then(|text| text.split(';').next()).unwrap_or_default().trim();
-        for later in ["application/x-www-form-urlencoded", "application/x-ndjson", "application/ndjson", "text/csv"] {
-            if essence.eq_ignore_ascii_case(later) {
-                let detail = format!(
-                    "{later} is not supported; send application/json, application/cbor or application/x-msgpack"
-                );
-                return Err(self.problem(context, 415, "unsupported_media_type", &detail));
-            }
-        }
+        let is_form = essence.eq_ignore_ascii_case("application/x-www-form-urlencoded");
         let decoder = &mut context.scratch.decoder;
-        let decoded: Result<(), DecodeError> = match content_type.and_then(Format::of_media_type) {
-            Some(format) => decoder.decode(format, request.body, out),
-            None => payload::document(content_type, request.body, decoder, out),
+        let decoded = match content_type.and_then(Format::of_media_type) {
+            Some(format) => decoder.decode(format, request.body, out).map_err(|error| error.to_string()),
+            // `curl -d` calls everything a form.
+            None if is_form && request.body.starts_with(b"{") => {
+                Err("it looks like JSON: send it with Content-Type: application/json".into())
+            }
+            None if is_form => form::decode(request.body, context.catalog.table(table), out),
+            None => payload::document(content_type, request.body, decoder, out).map_err(|error| error.to_string()),
         };
-        if let Err(error) = decoded {
-            return Err(self.problem(context, 400, "bad_body", &error.to_string()));
-        }
+        decoded.map_err(|what| self.problem(context, 400, "bad_body", &what))
+    }
+
+    /// The same of a body that is one record.
+    pub(super) fn body(
+        &mut self,
+        context: &mut Context<'_>,
+        request: &Request<'_>,
+        table: TableId,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Flow> {
+        let start = out.len();
+        self.content(context, request, table, out)?;
         if !payload::is_map(&out[start..]) {
             return Err(self.problem(context, 400, "bad_body", "a record is an object"));
         }
@@ -195,7 +219,7 @@ impl HttpSession {
         context: &mut Context<'_>,
         request: &Request<'_>,
         resource: &Resource<'_>,
-        format: Format,
+        representation: Representation,
     ) -> Flow {
         if resource.attribute.is_some() {
             return self.problem(context, 400, "bad_path", "an attribute is changed by PATCH of its record");
@@ -206,18 +230,18 @@ impl HttpSession {
         };
         let key_bytes = bytes.len();
         let wants_it = request.list("prefer").any(|own| own.eq_ignore_ascii_case("return=representation"));
-        let returned = wants_it.then(|| (resource.table, bytes.clone()));
+        let (table, key) = (resource.table, bytes.clone());
         let precondition = match precondition(request) {
             Ok(precondition) => precondition,
             Err(what) => return self.problem(context, 400, "bad_precondition", what),
         };
         let (operation, what) = match request.method {
-            "PUT" => (Operation::Put, What::Written { returned }),
-            "PATCH" => (Operation::Patch, What::Written { returned }),
-            _ => (Operation::Delete, What::Deleted),
+            "PUT" => (Operation::Put, What::Written { returned: wants_it, table, key }),
+            "PATCH" => (Operation::Patch, What::Written { returned: wants_it, table, key }),
+            _ => (Operation::Delete, What::Deleted { table, key }),
         };
         if operation != Operation::Delete
-            && let Err(flow) = self.body(context, request, &mut bytes)
+            && let Err(flow) = self.body(context, request, table, &mut bytes)
         {
             return flow;
         }
@@ -225,41 +249,41 @@ impl HttpSession {
         let token = Some(Token { connection: context.connection, tag: 0 });
         let write = Write { token, precondition, ..Write::new(operation, resource.table, body) };
         context.shard.submit(write);
-        self.wait(format, what)
+        self.wait(representation, what)
     }
 
-    /// POST to a collection: the key is the body's, or a new one.
+    /// POST of one record to a collection: the key is the record's, or a new one.
     pub(super) fn create(
         &mut self,
         context: &mut Context<'_>,
-        request: &Request<'_>,
-        resource: &Resource<'_>,
-        format: Format,
+        table: TableId,
+        representation: Representation,
+        sent: &[u8],
     ) -> Flow {
-        let mut sent = Vec::new();
-        if let Err(flow) = self.body(context, request, &mut sent) {
-            return flow;
-        }
-        let table = context.catalog.table(resource.table);
-        let codec = KeyCodec::of(table);
-        let given = table.primary_key.and_then(|index| document::attribute(&sent, &table.attributes[index].name));
+        let definition = context.catalog.table(table);
+        let codec = KeyCodec::of(definition);
         let mut key = Vec::new();
-        let is_given = match given.filter(|value| *value != [0xc0]) {
-            Some(value) if codec.encode_value(value, &mut key).is_some() => true,
-            Some(_) => return self.problem(context, 400, "bad_key", "the key in the body is not valid for this table"),
-            None => false,
+        let is_given = match key_in(sent, definition, codec, &mut key) {
+            Ok(is_given) => is_given,
+            Err(what) => return self.problem(context, 400, "bad_key", &what),
         };
-        if !is_given && !self.generate_key(context, resource.table, codec, &mut key) {
+        if !is_given && !self.generate_key(context, table, codec, &mut key) {
             return self.problem(context, 409, "no_keys_left", "all keys of this table have been given out");
         }
-        let write = created(context, resource.table, &key, &sent);
+        let write = created(context, table, &key, sent);
         let retry = (!is_given).then(|| (KEY_TRIES, write.clone()));
         context.shard.submit(write);
-        self.wait(format, What::Created { table: resource.table, key, retry })
+        self.wait(representation, What::Created { table, key, retry })
     }
 
     /// False: there are no keys left.
-    fn generate_key(&self, context: &mut Context<'_>, table: TableId, codec: KeyCodec, key: &mut Vec<u8>) -> bool {
+    pub(super) fn generate_key(
+        &self,
+        context: &mut Context<'_>,
+        table: TableId,
+        codec: KeyCodec,
+        key: &mut Vec<u8>,
+    ) -> bool {
         key.clear();
         let shards = context.shard.shards();
         match codec {
@@ -277,12 +301,12 @@ impl HttpSession {
     }
 
     pub(super) fn record_done(&mut self, context: &mut Context<'_>, waiting: Waiting, outcome: Outcome) -> Flow {
-        let Waiting { format, what } = waiting;
+        let Waiting { representation, what } = waiting;
         match (outcome, what) {
             (Outcome::Record(stored), What::Read { attribute, select, key, codec, if_none_match, acceptable }) => {
-                let format = Some(format).filter(|_| acceptable);
+                let representation = Some(representation).filter(|_| acceptable);
                 let stored = stored.map(|stored| select_of(stored, &select, codec, &key));
-                return self.found(context, format, stored, attribute.as_deref(), &if_none_match);
+                return self.found(context, representation, stored, attribute.as_deref(), &if_none_match);
             }
             (Outcome::Refused(Refusal::Exists), What::Created { table, retry: Some((tries @ 1.., write)), .. }) => {
                 // The generated key is taken: the next one.
@@ -293,38 +317,42 @@ impl HttpSession {
                 }
                 let again = created(context, table, &key, write.body.document());
                 context.shard.submit(again.clone());
-                return self.wait(format, What::Created { table, key, retry: Some((tries - 1, again)) });
+                return self.wait(representation, What::Created { table, key, retry: Some((tries - 1, again)) });
             }
             (Outcome::Refused(refusal), _) => {
                 let (status, code) = status_of(&refusal);
                 return self.problem(context, status, code, &explain(&refusal));
             }
-            (Outcome::Written { durability, .. }, What::Created { table, key, .. }) => {
+            (Outcome::Written { durability, position, .. }, What::Created { table, key, .. }) => {
+                let place = write_place(context, table, &key, position);
                 let codec = KeyCodec::of(context.catalog.table(table));
                 let mut id = Vec::new();
                 codec.write_value(&key, &mut id);
                 let mut scratch = String::new();
                 let location = percent_encode(codec.text(&key, &mut scratch));
-                self.exchange.document(context, 201, format, &id, |out| {
+                self.exchange.document(context, 201, representation, &id, None, |out| {
                     write_field("Location", &location, out);
-                    write_durability(durability, out);
+                    write_done(durability, &place, out);
                 });
             }
-            (Outcome::Written { durability, .. }, What::Deleted) => {
-                self.exchange.document(context, 200, format, &[0xc3], |out| write_durability(durability, out));
+            (Outcome::Written { durability, position, .. }, What::Deleted { table, key }) => {
+                let place = write_place(context, table, &key, position);
+                let fields = |out: &mut Vec<u8>| write_done(durability, &place, out);
+                self.exchange.document(context, 200, representation, &[0xc3], None, fields);
             }
-            (Outcome::Written { .. }, What::Written { returned: Some((table, key)) }) => {
+            (Outcome::Written { .. }, What::Written { returned: true, table, key }) => {
                 let token = Token { connection: context.connection, tag: 0 };
                 context.shard.read(token, table, &key);
                 let (attribute, if_none_match, select) = (None, Vec::new(), Select::All);
                 let codec = KeyCodec::of(context.catalog.table(table));
-                return self
-                    .wait(format, What::Read { attribute, select, key, codec, if_none_match, acceptable: true });
+                let what = What::Read { attribute, select, key, codec, if_none_match, acceptable: true };
+                return self.wait(representation, what);
             }
-            (Outcome::Written { durability, .. }, _) => {
-                self.exchange.respond(context, 204, |out| write_durability(durability, out), None);
+            (Outcome::Written { durability, position, .. }, What::Written { table, key, .. }) => {
+                let place = write_place(context, table, &key, position);
+                self.exchange.respond(context, 204, |out| write_done(durability, &place, out), None);
             }
-            (Outcome::Record(_), _) => self.exchange.respond(context, 204, |_| {}, None),
+            (Outcome::Record(_) | Outcome::Written { .. }, _) => self.exchange.respond(context, 204, |_| {}, None),
         }
         self.answered(context)
     }
@@ -332,7 +360,7 @@ impl HttpSession {
     fn found(
         &mut self,
         context: &mut Context<'_>,
-        format: Option<Format>,
+        representation: Option<Representation>,
         stored: Option<Stored>,
         attribute: Option<&str>,
         if_none_match: &[String],
@@ -342,82 +370,52 @@ impl HttpSession {
             return self.answered(context);
         };
         let opaque = if attribute.is_none() { document::opaque(&stored.document) } else { None };
-        if opaque.is_none() && format.is_none() {
+        if opaque.is_none() && representation.is_none() {
             return self.problem(context, 406, "not_acceptable", NOT_ACCEPTABLE);
         }
         let mut etag = String::new();
-        write_etag(stored.version, format.filter(|_| opaque.is_none()), &mut etag);
-        let format = format.unwrap_or(Format::Json);
-        let is_known = |tag: &String| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag;
-        let write_tag = |out: &mut Vec<u8>| write_field("ETag", &etag, out);
-        if if_none_match.iter().any(is_known) {
-            self.exchange.respond(context, 304, write_tag, None);
+        write_etag(stored.version, representation.filter(|_| opaque.is_none()), &mut etag);
+        let representation = representation.unwrap_or(JSON);
+        let is_known = |tag: &&String| **tag == "*" || uncoded_tag(tag.strip_prefix("W/").unwrap_or(tag)) == etag;
+        if let Some(known) = if_none_match.iter().find(is_known) {
+            let known = if known == "*" { &etag } else { known.strip_prefix("W/").unwrap_or(known) };
+            self.exchange.respond(context, 304, |out| write_field("ETag", known, out), None);
             return self.answered(context);
         }
+        let etag = Some(etag.as_str());
         match (attribute, opaque) {
             (Some(name), _) => match document::attribute(&stored.document, name) {
-                Some(value) => self.exchange.document(context, 200, format, value, write_tag),
+                Some(value) => self.exchange.document(context, 200, representation, value, etag, |_| {}),
                 None => self.exchange.respond(context, 404, |_| {}, None),
             },
             (None, Some((content_type, bytes))) => {
-                self.exchange.respond(context, 200, write_tag, Some(Body { content_type, bytes }));
+                self.exchange.respond(context, 200, |_| {}, Some(Body { content_type, bytes, etag }));
             }
-            (None, None) => self.exchange.document(context, 200, format, &stored.document, write_tag),
+            (None, None) => self.exchange.document(context, 200, representation, &stored.document, etag, |_| {}),
         }
-        self.answered(context)
-    }
-
-    /// GET of the exported path itself: what the table is.
-    pub(super) fn describe(&mut self, context: &mut Context<'_>, resource: &Resource<'_>, format: Format) -> Flow {
-        let table = context.catalog.table(resource.table);
-        let mut out = Vec::new();
-        out.write_map(4);
-        for (name, value) in [("records", "./"), ("name", table.name.as_str()), ("database", table.database.as_str())] {
-            out.write_str(name);
-            out.write_str(value);
-        }
-        out.write_str("attributes");
-        out.write_array(table.attributes.len() as u32);
-        for (index, attribute) in table.attributes.iter().enumerate() {
-            let is_key = table.primary_key == Some(index);
-            out.write_map(2 + u32::from(is_key) + u32::from(attribute.indexed) + u32::from(attribute.required));
-            out.write_str("name");
-            out.write_str(&attribute.name);
-            out.write_str("type");
-            out.write_str(type_name(&attribute.kind));
-            for (name, on) in
-                [("isPrimaryKey", is_key), ("indexed", attribute.indexed), ("required", attribute.required)]
-            {
-                if on {
-                    out.write_str(name);
-                    out.write_bool(true);
-                }
-            }
-        }
-        self.exchange.document(context, 200, format, &out, |_| {});
         self.answered(context)
     }
 }
 
-fn type_name(kind: &Kind) -> &'static str {
-    match kind {
-        Kind::Any => "Any",
-        Kind::Id => "ID",
-        Kind::Int => "Int",
-        Kind::Long => "Long",
-        Kind::Float => "Float",
-        Kind::String => "String",
-        Kind::Boolean => "Boolean",
-        Kind::Date => "Date",
-        Kind::BigInt => "BigInt",
-        Kind::Bytes => "Bytes",
-        Kind::Blob => "Blob",
-        Kind::Array(_) => "array",
-        Kind::Object(_) => "object",
+/// The key that a record names, encoded. False: it names none.
+///
+/// # Errors
+/// It is no key of this table.
+pub(super) fn key_in(
+    document: &[u8],
+    definition: &TableDef,
+    codec: KeyCodec,
+    key: &mut Vec<u8>,
+) -> Result<bool, String> {
+    let name = definition.primary_key.map(|index| &definition.attributes[index].name);
+    match name.and_then(|name| document::attribute(document, name)).filter(|value| *value != [0xc0]) {
+        None => Ok(false),
+        Some(value) if codec.encode_value(value, key).is_some() => Ok(true),
+        Some(_) => Err("the key in the body is not valid for this table".into()),
     }
 }
 
-fn created(context: &Context<'_>, table: TableId, key: &[u8], document: &[u8]) -> Write {
+pub(super) fn created(context: &Context<'_>, table: TableId, key: &[u8], document: &[u8]) -> Write {
     Write {
         token: Some(Token { connection: context.connection, tag: 0 }),
         ..Write::new(Operation::Insert, table, event::Body::new(key, document))

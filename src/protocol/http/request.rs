@@ -87,9 +87,38 @@ struct Framing {
     length: Length,
     /// Whether `100 Continue` is owed.
     expects_continue: bool,
+    incoming: Incoming,
     /// Decoded chunks, and how far into the input they have been decoded.
     chunks: Vec<u8>,
     at: usize,
+}
+
+/// A body that is taken piece by piece (RFC 9112 §6).
+#[derive(Debug)]
+pub struct Incoming {
+    next: Next,
+    /// Bytes of the current chunk, or of a body without chunks, that are still to come.
+    left: usize,
+    /// Bytes of the trailer so far.
+    trailer: usize,
+}
+
+/// What comes next in a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Bytes,
+    ChunkSize,
+    Chunk,
+    ChunkEnd,
+    Trailer,
+    Nothing,
+}
+
+/// A part of a body, and how much of the input was taken for it. Nothing taken: more input is needed, or it is the end.
+#[derive(Debug, Default)]
+pub struct Piece<'a> {
+    pub taken: usize,
+    pub data: &'a [u8],
 }
 
 /// The outcome of [`Reader::read`].
@@ -99,6 +128,9 @@ pub enum Progress<'a> {
     More { send_continue: bool },
     /// A request, and how many bytes it took.
     Request(Request<'a>, usize),
+    /// The head of a request whose body is many records, to be taken as it comes; and how many bytes the head took. True:
+    /// the client waits for `100 Continue`.
+    Streamed(Request<'a>, usize, Incoming, bool),
 }
 
 impl Reader {
@@ -117,6 +149,11 @@ impl Reader {
         if self.framing.is_none() {
             let Some(head_bytes) = self.find_head(input)? else { return Ok(Progress::More { send_continue: false }) };
             let request = parse_head(&input[..head_bytes])?;
+            if is_streamed(&request) {
+                let framing = frame(&request, head_bytes, usize::MAX)?;
+                self.scanned = 0;
+                return Ok(Progress::Streamed(request, head_bytes, framing.incoming, framing.expects_continue));
+            }
             self.framing = Some(frame(&request, head_bytes, body_bytes_max)?);
         }
         let framing = self.framing.as_mut().expect("just set");
@@ -257,50 +294,112 @@ fn frame(request: &Request<'_>, head_bytes: usize, body_bytes_max: usize) -> Res
         return Err(RequestError { status: 417, what: "no expectation but 100-continue is met" });
     }
     let expects_continue = expectation.is_some() && request.minor == 1 && length != Length::Bytes(0);
-    Ok(Framing { head_bytes, length, expects_continue, chunks: Vec::new(), at: head_bytes })
+    let (next, left) = match length {
+        Length::Bytes(0) => (Next::Nothing, 0),
+        Length::Bytes(count) => (Next::Bytes, count),
+        Length::Chunked => (Next::ChunkSize, 0),
+    };
+    let incoming = Incoming { next, left, trailer: 0 };
+    Ok(Framing { head_bytes, length, expects_continue, incoming, chunks: Vec::new(), at: head_bytes })
+}
+
+/// Whether the body is a sequence of records, however long.
+fn is_streamed(request: &Request<'_>) -> bool {
+    matches!(request.method, "PUT" | "POST")
+        && request.field("content-type").and_then(Sequence::of_media_type).is_some()
+}
+
+/// A format of many documents behind each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sequence {
+    /// A JSON text on each line.
+    Ndjson,
+    /// RFC 8742
+    Cbor,
+}
+
+impl Sequence {
+    pub fn of_media_type(media_type: &str) -> Option<Sequence> {
+        match media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+            "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Some(Sequence::Ndjson),
+            "application/cbor-seq" => Some(Sequence::Cbor),
+            _ => None,
+        }
+    }
 }
 
 impl Framing {
-    /// Decodes the chunks that are there (RFC 9112 §7.1). True: the last one was among them.
+    /// Decodes the chunks that are there. True: the last one was among them.
     fn chunked(&mut self, input: &[u8], body_bytes_max: usize) -> Result<bool, RequestError> {
-        loop {
-            let Some(line) = line(&input[self.at..], CHUNK_LINE_BYTES_MAX)? else { return Ok(false) };
-            let size = chunk_size(&input[self.at..self.at + line])?;
+        while !self.incoming.is_at_end() {
+            let piece = self.incoming.next(&input[self.at..])?;
             // Sizes and extensions may not be much longer than what they wrap.
             let wrapping = self.at - self.head_bytes > 8 * body_bytes_max + (64 << 10);
-            if wrapping || self.chunks.len() + size > body_bytes_max {
+            if wrapping || self.chunks.len() + piece.data.len() + self.incoming.left > body_bytes_max {
                 return Err(RequestError { status: 413, what: "the body is larger than the server accepts" });
             }
-            let start = self.at + line + 2;
-            if size == 0 {
-                return self.trailer(input, start);
+            if piece.taken == 0 {
+                return Ok(false);
             }
-            let Some(chunk) = input.get(start..start + size + 2) else { return Ok(false) };
-            if !chunk.ends_with(b"\r\n") {
-                return Err(bad("a chunk does not end where its size says"));
-            }
-            self.chunks.extend_from_slice(&chunk[..size]);
-            self.at = start + size + 2;
+            self.chunks.extend_from_slice(piece.data);
+            self.at += piece.taken;
         }
+        Ok(true)
+    }
+}
+
+impl Incoming {
+    pub fn is_at_end(&self) -> bool {
+        self.next == Next::Nothing
     }
 
-    /// Steps over the trailer section; its fields are not used.
-    fn trailer(&mut self, input: &[u8], mut at: usize) -> Result<bool, RequestError> {
-        let start = at;
-        loop {
-            let Some(length) = line(&input[at..], HEAD_BYTES_MAX)? else { return Ok(false) };
-            at += length + 2;
-            if at - start > HEAD_BYTES_MAX {
-                return Err(too_large());
+    /// Takes the next part of the body from the start of `input` (RFC 9112 §7.1).
+    ///
+    /// # Errors
+    /// The chunks are not valid.
+    pub fn next<'a>(&mut self, input: &'a [u8]) -> Result<Piece<'a>, RequestError> {
+        match self.next {
+            Next::Nothing => {}
+            Next::Bytes | Next::Chunk => {
+                let data = &input[..input.len().min(self.left)];
+                self.left -= data.len();
+                if self.left == 0 {
+                    self.next = if self.next == Next::Chunk { Next::ChunkEnd } else { Next::Nothing };
+                }
+                return Ok(Piece { taken: data.len(), data });
             }
-            if length == 0 {
-                self.at = at;
-                return Ok(true);
+            Next::ChunkSize => {
+                let Some(line) = line(input, CHUNK_LINE_BYTES_MAX)? else { return Ok(Piece::default()) };
+                self.left = chunk_size(&input[..line])?;
+                self.next = if self.left > 0 { Next::Chunk } else { Next::Trailer };
+                return Ok(Piece { taken: line + 2, data: &[] });
             }
-            if !input[at - length - 2..at].contains(&b':') {
-                return Err(bad("the trailer is not valid"));
+            Next::ChunkEnd => {
+                let end = input.get(..2).unwrap_or(input);
+                if !b"\r\n".starts_with(end) {
+                    return Err(bad("a chunk does not end where its size says"));
+                }
+                if end.len() == 2 {
+                    self.next = Next::ChunkSize;
+                    return Ok(Piece { taken: 2, data: &[] });
+                }
+            }
+            // Its fields are not used.
+            Next::Trailer => {
+                let Some(length) = line(input, HEAD_BYTES_MAX)? else { return Ok(Piece::default()) };
+                self.trailer += length + 2;
+                if self.trailer > HEAD_BYTES_MAX {
+                    return Err(too_large());
+                }
+                if length == 0 {
+                    self.next = Next::Nothing;
+                } else if !input[..length].contains(&b':') {
+                    return Err(bad("the trailer is not valid"));
+                }
+                return Ok(Piece { taken: length + 2, data: &[] });
             }
         }
+        Ok(Piece::default())
     }
 }
 

@@ -1,9 +1,11 @@
 //! Writes responses. Every one passes through [`Exchange`], which knows what the request's head implies for all answers
 //! to it: version, connection, origin, and whether a body is wanted.
 
+use super::coding::{CODED_BYTES_MIN, Coding};
 use super::files::StaticFile;
+use super::representation::Representation;
 use crate::protocol::Context;
-use crate::protocol::format::{self, Format};
+use crate::protocol::format;
 use shards::document::Writer;
 
 /// What the answer to a request depends on, whatever the answer is.
@@ -17,12 +19,24 @@ pub struct Exchange {
     pub origin: Option<String>,
     /// Whether other origins are answered differently.
     pub varies_by_origin: bool,
+    /// How the client would have content encoded.
+    pub coding: Option<Coding>,
+    /// When the request was taken, on the clock of [`Context::ticks_us`].
+    pub since_us: u64,
 }
 
 /// A body and what to say of it.
 pub struct Body<'a> {
     pub content_type: &'a str,
     pub bytes: &'a [u8],
+    /// The entity tag of these bytes as they are.
+    pub etag: Option<&'a str>,
+}
+
+impl<'a> Body<'a> {
+    pub fn new(content_type: &'a str, bytes: &'a [u8]) -> Body<'a> {
+        Body { content_type, bytes, etag: None }
+    }
 }
 
 fn reason_phrase(status: u16) -> &'static str {
@@ -41,11 +55,13 @@ fn reason_phrase(status: u16) -> &'static str {
         406 => "Not Acceptable",
         408 => "Request Timeout",
         409 => "Conflict",
+        412 => "Precondition Failed",
         413 => "Content Too Large",
         414 => "URI Too Long",
         415 => "Unsupported Media Type",
         417 => "Expectation Failed",
         426 => "Upgrade Required",
+        422 => "Unprocessable Content",
         431 => "Request Header Fields Too Large",
         501 => "Not Implemented",
         503 => "Service Unavailable",
@@ -78,11 +94,19 @@ pub fn write_field(name: &str, value: &str, out: &mut Vec<u8>) {
 impl Exchange {
     /// An answer to a request whose head could not be read.
     pub fn broken() -> Exchange {
-        Exchange { minor: 1, keep_alive: false, head_only: false, origin: None, varies_by_origin: false }
+        Exchange {
+            minor: 1,
+            keep_alive: false,
+            head_only: false,
+            origin: None,
+            varies_by_origin: false,
+            coding: None,
+            since_us: 0,
+        }
     }
 
     /// Appends the status line and the fields that every response has.
-    fn write_head(&self, now_us: u64, status: u16, out: &mut Vec<u8>) {
+    fn write_head(&self, (now_us, ticks_us): (u64, u64), status: u16, out: &mut Vec<u8>) {
         out.extend_from_slice(b"HTTP/1.1 ");
         out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
         out.push(b' ');
@@ -100,6 +124,10 @@ impl Exchange {
             out.extend_from_slice(b"Access-Control-Allow-Credentials: true\r\n");
             out.extend_from_slice(b"Access-Control-Expose-Headers: Durability, ETag, Location\r\n");
         }
+        if self.since_us > 0 {
+            let took_us = ticks_us.saturating_sub(self.since_us);
+            write_field("Server-Timing", &format!("db;dur={}.{:03}", took_us / 1000, took_us % 1000), out);
+        }
         out.extend_from_slice(if self.varies_by_origin {
             b"Vary: Accept, Accept-Encoding, Origin\r\n"
         } else {
@@ -115,47 +143,66 @@ impl Exchange {
         fields: impl FnOnce(&mut Vec<u8>),
         body: Option<Body<'_>>,
     ) {
-        let now_us = context.shard.now_us();
+        let now = (context.shard.now_us(), context.ticks_us());
+        let is_coded = |body: &Body<'_>| body.bytes.len() >= CODED_BYTES_MIN && Coding::is_for(body.content_type);
+        let coding = self.coding.filter(|_| body.as_ref().is_some_and(is_coded));
+        let coded = coding.zip(body.as_ref()).map(|(coding, body)| coding.encode(body.bytes));
+        let bytes = coded.as_deref().or(body.as_ref().map(|body| body.bytes)).unwrap_or_default();
         context.write(|out| {
-            self.write_head(now_us, status, out);
+            self.write_head(now, status, out);
             fields(out);
             if let Some(body) = &body {
                 write_field("Content-Type", body.content_type, out);
+                match (body.etag, coding) {
+                    (Some(etag), Some(coding)) => write_field("ETag", &coding.tag(etag), out),
+                    (Some(etag), None) => write_field("ETag", etag, out),
+                    (None, _) => {}
+                }
+            }
+            if let Some(coding) = coding {
+                write_field("Content-Encoding", coding.name(), out);
             }
             // RFC 9110 §8.6: none in 1xx, 204; in 304 it would be the full answer's.
             if !matches!(status, 204 | 304) {
                 out.extend_from_slice(b"Content-Length: ");
-                let length = body.as_ref().map_or(0, |body| body.bytes.len());
-                out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+                out.extend_from_slice(itoa::Buffer::new().format(bytes.len()).as_bytes());
                 out.extend_from_slice(b"\r\n");
             }
             out.extend_from_slice(b"\r\n");
-            if let (Some(body), false) = (&body, self.head_only) {
-                out.extend_from_slice(body.bytes);
+            if !self.head_only {
+                out.extend_from_slice(bytes);
             }
         });
     }
 
     /// Answers with a static file, whose bytes are not copied.
     pub fn respond_shared(&self, context: &mut Context<'_>, file: &StaticFile) {
-        let now_us = context.shard.now_us();
+        let now = (context.shard.now_us(), context.ticks_us());
+        let coded = file.coded.iter().find(|(coding, _)| Some(*coding) == self.coding);
+        let body = coded.map_or(&file.body, |(_, body)| body);
         context.write(|out| {
-            self.write_head(now_us, 200, out);
-            write_field("ETag", &file.etag, out);
+            self.write_head(now, 200, out);
+            match coded {
+                Some((coding, _)) => {
+                    write_field("ETag", &coding.tag(&file.etag), out);
+                    write_field("Content-Encoding", coding.name(), out);
+                }
+                None => write_field("ETag", &file.etag, out),
+            }
             write_field("Content-Type", &file.content_type, out);
-            write_field("Content-Length", itoa::Buffer::new().format(file.body.len()), out);
+            write_field("Content-Length", itoa::Buffer::new().format(body.len()), out);
             out.extend_from_slice(b"\r\n");
         });
         if !self.head_only {
-            context.shard.outboxes.write_shared(context.connection, file.body.clone());
+            context.shard.outboxes.write_shared(context.connection, body.clone());
         }
     }
 
     /// Writes a response whose body follows in pieces: chunked, or for HTTP/1.0 until the connection closes.
     pub fn respond_in_pieces(&self, context: &mut Context<'_>, content_type: &str, fields: &[(&str, &str)]) {
-        let now_us = context.shard.now_us();
+        let now = (context.shard.now_us(), context.ticks_us());
         context.write(|out| {
-            self.write_head(now_us, 200, out);
+            self.write_head(now, 200, out);
             write_field("Content-Type", content_type, out);
             for (name, value) in fields {
                 write_field(name, value, out);
@@ -179,36 +226,43 @@ impl Exchange {
         });
     }
 
-    /// Answers with a document in a format.
+    /// Answers with a document.
     pub fn document(
         &self,
         context: &mut Context<'_>,
         status: u16,
-        format: Format,
+        representation: Representation,
         document: &[u8],
+        etag: Option<&str>,
         fields: impl FnOnce(&mut Vec<u8>),
     ) {
         let mut bytes = Vec::new();
-        format::encode(format, document, &mut bytes);
-        let body = Body { content_type: format.media_type(), bytes: &bytes };
+        representation.write(document, &mut bytes);
+        let body = Body { content_type: representation.media_type(), bytes: &bytes, etag };
+        let fields = |out: &mut Vec<u8>| {
+            representation.fields().iter().for_each(|(name, value)| write_field(name, value, out));
+            fields(out);
+        };
         self.respond(context, status, fields, Some(body));
     }
 
     /// Answers with a problem document (RFC 9457; compat §6.5).
     pub fn problem(&self, context: &mut Context<'_>, status: u16, code: &str, detail: &str) {
-        self.problem_with(context, status, code, detail, |_| {});
+        self.problem_with(context, status, code, detail, (0, &[]), |_| {});
     }
 
+    /// The same with further members, and fields of the head.
     pub fn problem_with(
         &self,
         context: &mut Context<'_>,
         status: u16,
         code: &str,
         detail: &str,
+        (count, members): (u32, &[u8]),
         fields: impl FnOnce(&mut Vec<u8>),
     ) {
         let mut document = Vec::new();
-        document.write_map(5);
+        document.write_map(5 + count);
         for (name, value) in [("type", "about:blank"), ("title", reason_phrase(status))] {
             document.write_str(name);
             document.write_str(value);
@@ -219,9 +273,9 @@ impl Exchange {
             document.write_str(name);
             document.write_str(value);
         }
+        document.extend_from_slice(members);
         let mut json = Vec::new();
         format::write_json(&document, &mut json);
-        let body = Body { content_type: "application/problem+json", bytes: &json };
-        self.respond(context, status, fields, Some(body));
+        self.respond(context, status, fields, Some(Body::new("application/problem+json", &json)));
     }
 }

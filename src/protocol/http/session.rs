@@ -1,15 +1,17 @@
 //! The state machine of one HTTP connection: one request at a time; what a client sends ahead (pipelining) waits in the
 //! receive buffer until its turn.
 
+use super::bulk::Bulk;
+use super::coding::{Coding, uncoded_tag};
 use super::collection::{Changing, Listing};
 use super::files::Lookup;
-use super::negotiate::{Representation, negotiate};
 use super::records::Waiting;
-use super::request::{Progress, Reader, Request};
+use super::representation::{Accepted, JSON, Representation, negotiate};
+use super::request::{Incoming, Progress, Reader, Request};
 use super::response::{Body, Exchange, write_field};
 use crate::protocol::format::Format;
 use crate::protocol::path::{self, split_suffix};
-use crate::protocol::{Context, Credentials, Flow, Session, Upgrade, query};
+use crate::protocol::{Context, Credentials, Flow, Session, Upgrade, query, watch};
 use shards::command::Completion;
 use shards::query::Query;
 use shards::schema::TableId;
@@ -24,12 +26,13 @@ const HEAD_US: u64 = 5_000_000;
 const REQUEST_US: u64 = 60_000_000;
 
 pub(super) const ALLOW_RECORD: &str = "GET, HEAD, PUT, PATCH, DELETE, OPTIONS";
-pub(super) const ALLOW_COLLECTION: &str = "GET, HEAD, POST, PATCH, DELETE, OPTIONS";
+pub(super) const ALLOW_COLLECTION: &str = "GET, HEAD, QUERY, POST, PUT, PATCH, DELETE, OPTIONS";
 const ALLOW_TABLE: &str = "GET, HEAD, OPTIONS";
-const ALLOW_ALL: &str = "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS";
+const ALLOW_ALL: &str = "GET, HEAD, QUERY, POST, PUT, DELETE, PATCH, OPTIONS";
 
 pub(super) const NOT_ACCEPTABLE: &str = "nothing that Accept lists can be sent; supported: application/json, \
-                                          application/cbor, application/x-msgpack, text/event-stream";
+                                          application/cbor, application/x-msgpack, application/x-ndjson, text/yaml, \
+                                          text/csv, text/event-stream";
 /// WebSocket close code of a client that may not come in (compat §4).
 const CLOSE_UNAUTHORIZED: u16 = 3000;
 
@@ -57,14 +60,17 @@ pub(super) enum Pending {
     Record(Box<Waiting>),
     Listing(Box<Listing>),
     Changing(Box<Changing>),
+    Bulk(Box<Bulk>),
 }
 
 pub struct HttpSession {
     reader: Reader,
     pub(super) pending: Pending,
     pub(super) exchange: Exchange,
+    /// The body of the current request, if it is to be taken as it comes; and whether `100 Continue` is owed.
+    pub(super) incoming: Option<(Incoming, bool)>,
     /// Since when it is idle, or reading the current request.
-    since_us: u64,
+    pub(super) since_us: u64,
     stopping: bool,
 }
 
@@ -73,7 +79,7 @@ pub(super) struct Resource<'a> {
     pub table: TableId,
     /// The path without exported path and suffix.
     pub resolved: Resolved<'a>,
-    pub format: Option<Format>,
+    pub representation: Option<Representation>,
     pub attribute: Option<&'a str>,
 }
 
@@ -99,6 +105,7 @@ impl HttpSession {
             reader: Reader::default(),
             pending: Pending::Nothing,
             exchange: Exchange::broken(),
+            incoming: None,
             since_us: ticks_us,
             stopping: false,
         }
@@ -118,7 +125,9 @@ impl HttpSession {
 
     fn not_allowed(&mut self, context: &mut Context<'_>, method: &str, allow: &str) -> Flow {
         let detail = format!("{method} is not defined here; allowed: {allow}");
-        self.exchange.problem_with(context, 405, "method_not_allowed", &detail, |out| write_field("Allow", allow, out));
+        self.exchange.problem_with(context, 405, "method_not_allowed", &detail, (0, &[]), |out| {
+            write_field("Allow", allow, out)
+        });
         self.answered(context)
     }
 
@@ -128,16 +137,19 @@ impl HttpSession {
         let allowed = origin.filter(|origin| cors.iter().any(|own| own == "*" || own == origin));
         self.exchange = Exchange {
             minor: request.minor,
-            keep_alive: request.keeps_alive() && !self.stopping,
+            // A body that nobody takes leaves no way to the next request.
+            keep_alive: request.keeps_alive() && !self.stopping && self.incoming.is_none(),
             head_only: request.method == "HEAD",
             origin: allowed.map(str::to_owned),
             varies_by_origin: !cors.is_empty(),
+            coding: Coding::negotiate(request.list("accept-encoding")),
+            since_us: context.ticks_us(),
         };
         if let Some(flow) = self.refuse_stranger(context, request, origin) {
             return flow;
         }
         match request.method {
-            "GET" | "HEAD" | "PUT" | "PATCH" | "POST" | "DELETE" => {}
+            "GET" | "HEAD" | "QUERY" | "PUT" | "PATCH" | "POST" | "DELETE" => {}
             "OPTIONS" => return self.options(context, request),
             "COPY" | "MOVE" | "TRACE" | "CONNECT" => return self.not_allowed(context, request.method, ALLOW_ALL),
             method => {
@@ -154,9 +166,12 @@ impl HttpSession {
         if matches!(request.method, "GET" | "HEAD") {
             if decoded == "/health" {
                 let json = context.catalog.health.to_json();
-                let body = Body { content_type: "application/json", bytes: json.as_bytes() };
+                let body = Body::new("application/json", json.as_bytes());
                 self.exchange.respond(context, 200, |out| write_field("Cache-Control", "no-store", out), Some(body));
                 return self.answered(context);
+            }
+            if decoded == "/openapi" {
+                return self.openapi(context);
             }
             if let Some(flow) = self.static_file(context, request, &decoded) {
                 return flow;
@@ -192,7 +207,7 @@ impl HttpSession {
             }
             let what = if basic.is_some() { "Login failed" } else { "invalid token" };
             let json = format!("{{\"error\":\"{what}\"}}");
-            let body = Body { content_type: "application/json", bytes: json.as_bytes() };
+            let body = Body::new("application/json", json.as_bytes());
             self.exchange.respond(
                 context,
                 401,
@@ -211,7 +226,8 @@ impl HttpSession {
             let detail = "this server is reached by an address or as localhost; list other origins in http.cors";
             return Some(self.problem(context, 403, "host_not_allowed", detail));
         }
-        let changes = !matches!(request.method, "GET" | "HEAD" | "OPTIONS") || request.lists("upgrade", "websocket");
+        let changes =
+            !matches!(request.method, "GET" | "HEAD" | "QUERY" | "OPTIONS") || request.lists("upgrade", "websocket");
         if changes && !same && self.exchange.origin.is_none() {
             let detail = "pages of this origin are not allowed; list it in http.cors";
             return Some(self.problem(context, 403, "origin_not_allowed", detail));
@@ -227,7 +243,7 @@ impl HttpSession {
                 200,
                 |out| {
                     write_field("Access-Control-Allow-Methods", ALLOW_ALL, out);
-                    let fields = "Accept, Content-Type, Authorization, If-None-Match, Last-Event-ID";
+                    let fields = "Accept, Content-Type, Authorization, If-Match, If-None-Match, Last-Event-ID, Prefer";
                     write_field("Access-Control-Allow-Headers", fields, out);
                     write_field("Access-Control-Max-Age", "600", out);
                 },
@@ -247,7 +263,9 @@ impl HttpSession {
                 let location = format!("{}/", request.path);
                 self.exchange.respond(context, 301, |out| write_field("Location", &location, out), None);
             }
-            Lookup::File(file) if request.list("if-none-match").any(|tag| tag == "*" || tag == file.etag) => {
+            Lookup::File(file)
+                if request.list("if-none-match").any(|tag| tag == "*" || uncoded_tag(tag) == file.etag) =>
+            {
                 self.exchange.respond(context, 304, |out| write_field("ETag", &file.etag, out), None);
             }
             Lookup::File(file) => self.exchange.respond_shared(context, file),
@@ -258,7 +276,7 @@ impl HttpSession {
     fn resource(&mut self, context: &mut Context<'_>, request: &Request<'_>, decoded: &str) -> Flow {
         let catalog = context.catalog;
         let accepted = negotiate(request.list("accept"));
-        let wants_stream = request.method == "GET" && accepted == Some(Representation::EventStream);
+        let wants_stream = request.method == "GET" && accepted == Some(Accepted::EventStream);
         let routes = if wants_stream { &catalog.sse } else { &catalog.rest };
         let Some(resolved) = routes.resolve(decoded.strip_prefix('/').unwrap_or(decoded)) else {
             let detail = format!("no table is exported at {decoded}");
@@ -270,25 +288,31 @@ impl HttpSession {
             // A condition must not be passed over (RFC 9110 §13.1).
             return self.problem(context, 501, "not_implemented", "conditions are for writes of one record");
         }
-        let (query, parameters) = match query::parse(request.query, catalog.table(resolved.table)) {
+        let (mut query, parameters) = match query::parse(request.query, catalog.table(resolved.table)) {
             Ok(parsed) => parsed,
             Err(error) => return self.problem(context, 400, "bad_query", &error.to_string()),
         };
         if parameters.duplex {
             return self.problem(context, 400, "bad_query", "duplex is for a WebSocket");
         }
+        if let Some(text) = &parameters.min
+            && let Err((status, what)) = watch::check_min(context, text)
+        {
+            return self.problem(context, status, "bad_position", what);
+        }
         let suffix = split_suffix(resolved.rest, catalog.table(resolved.table));
+        let as_csv = resolved.rest.strip_suffix(".csv");
         let resource = Resource {
             table: resolved.table,
-            resolved: Resolved { rest: suffix.rest, ..resolved },
-            format: suffix.format,
-            attribute: suffix.attribute,
+            resolved: Resolved { rest: as_csv.unwrap_or(suffix.rest), ..resolved },
+            representation: as_csv.map(|_| Representation::Csv).or(suffix.format.map(Representation::Document)),
+            attribute: suffix.attribute.filter(|_| as_csv.is_none()),
         };
         if wants_stream {
             return self.upgrade_to_sse(context, request, &resource, query, &parameters);
         }
-        let format = match (resource.format, accepted, request.method) {
-            (Some(format), ..) | (None, Some(Representation::Document(format)), _) => format,
+        let representation = match (resource.representation, accepted, request.method) {
+            (Some(representation), ..) | (None, Some(Accepted::Representation(representation)), _) => representation,
             // What is stored opaque is sent as it is, whatever Accept says: that is seen when it is found.
             (None, None, "GET" | "HEAD") if resource.is_record() => {
                 return self.read(context, request, &resource, None, query.select);
@@ -296,8 +320,18 @@ impl HttpSession {
             (None, _, "GET" | "HEAD") => {
                 return self.problem(context, 406, "not_acceptable", NOT_ACCEPTABLE);
             }
-            _ => Format::Json, // nothing to send, or only a problem
+            _ => JSON, // nothing to send, or only a problem
         };
+        if request.method == "QUERY" && resource.is_collection() {
+            match self.query_in(context, request, &resource) {
+                Ok(found) if request.query.is_empty() => query = found,
+                Ok(_) => {
+                    let detail = "the query is in the body: the URL has none beside it";
+                    return self.problem(context, 400, "bad_query", detail);
+                }
+                Err(flow) => return flow,
+            }
+        }
         let only_selects = Query { select: query.select.clone(), ..Query::default() } == query;
         let takes_query = resource.is_collection() && request.method != "POST";
         let is_taken = takes_query || reads && only_selects && resource.is_record();
@@ -306,22 +340,21 @@ impl HttpSession {
             return self.problem(context, 400, "bad_query", detail);
         }
         match request.method {
-            "GET" | "HEAD" if resource.is_table() => self.describe(context, &resource, format),
-            "GET" | "HEAD" if resource.is_collection() => {
-                self.list(context, &resource, format, Arc::new(query), parameters.explain)
+            "GET" | "HEAD" if resource.is_table() => self.describe(context, &resource, representation),
+            "GET" | "HEAD" | "QUERY" if resource.is_collection() => {
+                self.list(context, &resource, representation, Arc::new(query), parameters.explain)
             }
-            "GET" | "HEAD" => self.read(context, request, &resource, Some(format), query.select),
-            "POST" if resource.is_collection() && resource.resolved.rest.is_empty() => {
-                self.create(context, request, &resource, format)
+            "GET" | "HEAD" => self.read(context, request, &resource, Some(representation), query.select),
+            "POST" | "PUT" if resource.is_collection() && resource.resolved.rest.is_empty() => {
+                self.write_collection(context, request, &resource, representation)
             }
             "PATCH" if resource.is_collection() && query.condition.is_some() => {
-                self.change(context, request, &resource, format, query)
+                self.change(context, request, &resource, representation, query)
             }
-            "DELETE" if resource.is_collection() => self.change(context, request, &resource, format, query),
-            "PUT" if resource.is_collection() && resource.resolved.rest.is_empty() => {
-                self.problem(context, 501, "not_implemented", "writing many records at once is not implemented yet")
+            "DELETE" if resource.is_collection() => self.change(context, request, &resource, representation, query),
+            "PUT" | "PATCH" | "DELETE" if resource.is_record() => {
+                self.write(context, request, &resource, representation)
             }
-            "PUT" | "PATCH" | "DELETE" if resource.is_record() => self.write(context, request, &resource, format),
             method if resource.is_table() => self.not_allowed(context, method, ALLOW_TABLE),
             method if resource.is_collection() => self.not_allowed(context, method, ALLOW_COLLECTION),
             method => self.not_allowed(context, method, ALLOW_RECORD),
@@ -337,6 +370,11 @@ impl Session for HttpSession {
             && let Pending::Changing(changing) = std::mem::replace(&mut self.pending, Pending::Nothing)
         {
             return (0, self.continue_changing(context, changing));
+        }
+        if let Pending::Bulk(_) = &self.pending
+            && let Pending::Bulk(bulk) = std::mem::replace(&mut self.pending, Pending::Nothing)
+        {
+            return self.continue_bulk(context, bulk, input);
         }
         if !matches!(self.pending, Pending::Nothing) || !context.shard.has_room() {
             return (0, Flow::Blocked);
@@ -362,6 +400,12 @@ impl Session for HttpSession {
                 return (0, Flow::Continue);
             }
             Ok(Progress::Request(request, length)) => (length, self.request(context, &request)),
+            Ok(Progress::Streamed(request, length, incoming, expects_continue)) => {
+                self.incoming = Some((incoming, expects_continue));
+                let flow = self.request(context, &request);
+                self.incoming = None;
+                (length, flow)
+            }
             Err(error) => {
                 self.exchange = Exchange::broken();
                 let code = if error.status == 400 { "bad_request" } else { "refused" };
@@ -381,6 +425,9 @@ impl Session for HttpSession {
             (Completion::Outcome { outcome, .. }, Pending::Changing(changing)) => {
                 self.changed_one(context, changing, &outcome)
             }
+            (Completion::Outcome { token, outcome }, Pending::Bulk(bulk)) => {
+                self.wrote_one(context, bulk, token.tag, &outcome)
+            }
             (Completion::Overflowed { .. }, _) => Flow::Close,
             (_, pending) => {
                 let idle = matches!(pending, Pending::Nothing);
@@ -391,7 +438,8 @@ impl Session for HttpSession {
     }
 
     fn deadline(&self) -> Option<u64> {
-        match self.pending {
+        match &self.pending {
+            Pending::Bulk(bulk) if bulk.waits_for_input() => Some(self.since_us + REQUEST_US),
             Pending::Nothing if self.reader.has_head() => Some(self.since_us + REQUEST_US),
             Pending::Nothing if self.reader.has_begun() => Some(self.since_us + HEAD_US),
             Pending::Nothing => Some(self.since_us + IDLE_US),
@@ -400,11 +448,12 @@ impl Session for HttpSession {
     }
 
     fn expire(&mut self, context: &mut Context<'_>) -> Flow {
-        if !self.reader.has_begun() && context.shard.outboxes.bytes(context.connection) > 0 {
+        let is_sending = self.reader.has_begun() || matches!(self.pending, Pending::Bulk(_));
+        if !is_sending && context.shard.outboxes.bytes(context.connection) > 0 {
             self.since_us = context.ticks_us(); // it is not idle: the last answer is still on its way
             return Flow::Continue;
         }
-        if self.reader.has_begun() {
+        if is_sending {
             self.exchange = Exchange::broken();
             self.exchange.problem(context, 408, "timeout", "the request did not arrive in time");
         }
@@ -422,7 +471,7 @@ impl Session for HttpSession {
         match std::mem::replace(&mut self.pending, Pending::Nothing) {
             Pending::Listing(listing) => context.shard.close_scan(listing.scan),
             Pending::Changing(changing) => context.shard.close_scan(changing.scan),
-            Pending::Nothing | Pending::Record(_) => {}
+            Pending::Nothing | Pending::Record(_) | Pending::Bulk(_) => {}
         }
     }
 }

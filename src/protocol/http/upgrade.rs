@@ -1,6 +1,6 @@
 //! Connections that leave HTTP: for an event stream, a WebSocket, or MQTT over WebSocket.
 
-use super::negotiate::{Representation, negotiate};
+use super::representation::{Accepted, Representation, negotiate};
 use super::request::Request;
 use super::response::write_field;
 use super::session::{HttpSession, Resource};
@@ -47,7 +47,7 @@ impl HttpSession {
     ) -> Flow {
         self.accept_web_socket(context, request, |session, context| {
             let outgoing = match negotiate(request.list("accept")) {
-                Some(Representation::Document(format)) => Some(format),
+                Some(Accepted::Representation(Representation::Document(format))) => Some(format),
                 _ => None,
             };
             if request.list("sec-websocket-protocol").any(|offered| offered == "mqtt") {
@@ -66,11 +66,18 @@ impl HttpSession {
         upgrade: impl FnOnce(&HttpSession, &Context<'_>) -> Upgrade,
     ) -> Flow {
         if request.field("sec-websocket-version") != Some("13") {
-            self.exchange.problem_with(context, 426, "websocket_version", "WebSocket version 13 is served", |out| {
-                write_field("Sec-WebSocket-Version", "13", out);
-                write_field("Upgrade", "websocket", out);
-                write_field("Connection", "Upgrade", out);
-            });
+            self.exchange.problem_with(
+                context,
+                426,
+                "websocket_version",
+                "WebSocket version 13 is served",
+                (0, &[]),
+                |out| {
+                    write_field("Sec-WebSocket-Version", "13", out);
+                    write_field("Upgrade", "websocket", out);
+                    write_field("Connection", "Upgrade", out);
+                },
+            );
             return self.answered(context);
         }
         // 16 bytes in base64: 22 digits and two equal signs.

@@ -12,16 +12,13 @@
 //! with `{"type":"problem","ref":…,"status":…,"detail":…}`.
 
 use crate::protocol::format::Format;
-use crate::protocol::frames::write_positions;
 use crate::protocol::path::{decode, split_suffix};
 use crate::protocol::watch::{Stream, Watch};
-use crate::protocol::{Context, explain, payload, status_of};
+use crate::protocol::{Context, explain, payload, status_of, write_place};
 use shards::command::{Operation, Outcome, Token, Write};
 use shards::document::{Reader, Token as Value, Writer, attribute};
 use shards::event::Body;
 use shards::key::KeyCodec;
-use shards::log::Position;
-use shards::scan::owner;
 use shards::schema::TableId;
 use shards::topic::{KeyFilter, Resolved, Target};
 use std::collections::HashMap;
@@ -29,7 +26,8 @@ use std::collections::HashMap;
 /// A write on its way.
 struct Waiting {
     reference: Box<[u8]>,
-    shard: u16,
+    table: TableId,
+    key: Box<[u8]>,
 }
 
 pub struct Duplex {
@@ -127,18 +125,18 @@ impl Duplex {
             let value = attribute(document, "value").filter(|value| payload::is_map(value));
             bytes.extend_from_slice(value.ok_or_else(|| problem(400, "expected a value, which is an object"))?);
         }
-        let shard = owner(table, &bytes[..key_bytes], context.shard.shards());
+        let key = bytes[..key_bytes].into();
         self.next_tag += 1;
         let token = Some(Token { connection: context.connection, tag: self.next_tag });
         let body = Body::from_parts(bytes, key_bytes, 0);
         context.shard.submit(Write { token, ..Write::new(operation, table, body) });
-        self.waiting.insert(self.next_tag, Waiting { reference: reference.into(), shard });
+        self.waiting.insert(self.next_tag, Waiting { reference: reference.into(), table, key });
         Ok(())
     }
 
     /// A write is done: appends the answer.
     pub fn written(&mut self, context: &Context<'_>, tag: u64, outcome: &Outcome, out: &mut Vec<u8>) {
-        let Some(Waiting { reference, shard }) = self.waiting.remove(&tag) else { return };
+        let Some(Waiting { reference, table, key }) = self.waiting.remove(&tag) else { return };
         match outcome {
             Outcome::Refused(refusal) => {
                 write_problem(&reference, &(status_of(refusal).0, explain(refusal)), out);
@@ -148,11 +146,8 @@ impl Duplex {
                 out.write_str("version");
                 out.write_float(version.as_millis());
                 out.write_str("position");
-                let mut seen: Vec<Position> = context.shard.seen().to_vec();
-                seen[usize::from(shard)] = seen[usize::from(shard)].max(*position);
-                let mut text = Vec::new();
-                write_positions(&seen, &mut text);
-                out.write_str(std::str::from_utf8(&text).unwrap_or_default());
+                let place = write_place(context, table, &key, *position);
+                out.write_str(std::str::from_utf8(&place).unwrap_or_default());
             }
             Outcome::Record(_) => {}
         }

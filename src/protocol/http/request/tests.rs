@@ -12,6 +12,7 @@ fn outcome(input: &[u8]) -> Result<Option<(String, usize)>, u16> {
     match Reader::default().read(input, BODY_MAX) {
         Ok(Progress::Request(request, taken)) => Ok(Some((line(&request), input.len() - taken))),
         Ok(Progress::More { .. }) => Ok(None),
+        Ok(Progress::Streamed(..)) => unreachable!("no sequence is among the cases"),
         Err(error) => Err(error.status),
     }
 }
@@ -162,7 +163,7 @@ fn continue_is_owed_once_and_only_to_those_who_wait() {
     let mut reader = Reader::default();
     let owed = |progress: Result<Progress<'_>, RequestError>| match progress.unwrap() {
         Progress::More { send_continue } => Some(send_continue),
-        Progress::Request(..) => None,
+        Progress::Request(..) | Progress::Streamed(..) => None,
     };
     assert_eq!(owed(reader.read(&head[..20], BODY_MAX)), Some(false));
     assert!(reader.has_begun() && !reader.has_head());
@@ -204,6 +205,7 @@ fn stream() -> impl Strategy<Value = Vec<u8>> {
         "Content-Length: 3\r\n",
         "Transfer-Encoding: chunked\r\n",
         "Expect: 100-continue\r\n",
+        "Content-Type: application/x-ndjson\r\n",
         "X: y\r\n",
         "X : y\r\n",
         "Y: z\n",
@@ -228,13 +230,36 @@ fn stream() -> impl Strategy<Value = Vec<u8>> {
 fn read_all(input: &[u8], step: usize) -> Vec<Result<String, u16>> {
     let (mut reader, mut start, mut found) = (Reader::default(), 0, Vec::new());
     let mut end = 0;
+    let mut sequence: Option<(String, Incoming)> = None;
     while end < input.len() {
         end = (end + step).min(input.len());
         loop {
+            if let Some((text, incoming)) = &mut sequence {
+                let piece = match incoming.next(&input[start..end]) {
+                    Ok(piece) => piece,
+                    Err(error) => {
+                        found.push(Err(error.status));
+                        return found;
+                    }
+                };
+                text.push_str(&piece.data.escape_ascii().to_string());
+                start += piece.taken;
+                match (incoming.is_at_end(), piece.taken) {
+                    (true, _) => found.extend(sequence.take().map(|(text, _)| Ok(text))),
+                    (false, 0) => break,
+                    (false, _) => {}
+                }
+                continue;
+            }
             match reader.read(&input[start..end], BODY_MAX) {
                 Ok(Progress::More { .. }) => break,
                 Ok(Progress::Request(request, taken)) => {
                     found.push(Ok(line(&request)));
+                    start += taken;
+                    reader = Reader::default();
+                }
+                Ok(Progress::Streamed(request, taken, incoming, _)) => {
+                    sequence = Some((line(&request), incoming));
                     start += taken;
                     reader = Reader::default();
                 }

@@ -1,9 +1,7 @@
 //! Writes that are made only where the record is in the state that the client believes in (RFC 9110 §13.1), and the record
 //! as the answer to a write (RFC 7240 §4.2).
 
-mod common;
-
-use common::{Connection, Options, Server, get, http};
+use crate::common::{Connection, Options, Server, get, http};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
