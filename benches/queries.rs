@@ -131,7 +131,7 @@ impl World {
         let connection = ConnectionRef { index, ..CONNECTION };
         let encoding = Encoding { protocol: Protocol::Sse, format: Format::Json }.code();
         self.shard.outboxes.open(connection);
-        self.shard.outboxes.attach(connection, Client::stream(encoding));
+        self.shard.outboxes.attach(connection, Client::stream(encoding, None));
         let targets = vec![Target { table: TABLE, path: 0, filter: KeyFilter::all() }];
         let query = Some(Arc::new(Query { condition: Some(condition), ..Query::default() }));
         self.shard.subscribe(Request { query, ..Request::new(connection, targets, encoding) });

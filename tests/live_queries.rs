@@ -189,7 +189,9 @@ fn what_cannot_be_live_is_refused() {
         ("/Sensors/?limit(3)", "limit and sort"),
         ("/Sensors/?temp=gt=x", "position 8"),
         ("/Sensors/?startTime=yesterday", "neither a position nor a time"),
-        ("/Sensors/?previousCount=3", "previousCount is not supported"),
+        ("/Sensors/?previousCount=3", "one record"),
+        ("/Sensors/?maxRate=0", "events per second"),
+        ("/Sensors/?at=5", "GET"),
         ("/Sensors/?explain", "explain"),
         ("/Sensors/?duplex", "WebSocket"),
     ] {
@@ -394,4 +396,196 @@ fn a_slow_reader_gets_the_newest_states() {
     assert_eq!(newest, (COUNT - 10..COUNT).collect::<Vec<_>>(), "the newest state of each");
     assert_eq!(events + skipped, COUNT, "{events} events, {skipped} skipped");
     assert!(skipped > 0, "it was to be slow");
+}
+
+/// RFC 7396 §2.
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else { return *target = patch.clone() };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    let target = target.as_object_mut().expect("an object");
+    for (name, value) in patch {
+        match value {
+            Value::Null => _ = target.remove(name),
+            value => merge(target.entry(name.as_str()).or_insert(Value::Null), value),
+        }
+    }
+}
+
+/// After the first full state only what has changed is sent, and what one makes of it is the truth: also where nulls are
+/// written, where records leave and come back, and after a break.
+#[test]
+fn patches_make_the_truth() {
+    for (shards, query) in
+        [(1, "patch"), (2, "patch"), (4, "patch&temp=gt=20"), (2, "patch&temp=gt=20&select(id,temp,site,deep)")]
+    {
+        let (_app, server) = start(shards, &[]);
+        let at = server.http();
+        for n in 0..5 {
+            put(at, &n.to_string(), &json!({ "temp": 10 * n, "site": "here" }));
+        }
+        let path = format!("/Sensors/?{query}");
+        let mut stream = Stream::open(at, &path, None);
+        let mut mirror: BTreeMap<String, Value> = BTreeMap::new();
+        let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+        let mut follow = |stream: &mut Stream, mirror: &mut BTreeMap<String, Value>| {
+            while let Some(event) = stream.next(Duration::from_millis(500)) {
+                let id = event["id"].as_str().expect("an id").to_owned();
+                let kind = event["type"].as_str().expect("a type");
+                *kinds.entry(kind.to_owned()).or_default() += 1;
+                match kind {
+                    "put" => _ = mirror.insert(id, event["value"].clone()),
+                    "patch" => merge(mirror.get_mut(&id).expect("a state before"), &event["value"]),
+                    _ => _ = mirror.remove(&id),
+                }
+            }
+        };
+        follow(&mut stream, &mut mirror);
+        let mut state = 3u64;
+        let mut next = move |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        for round in 0..3 {
+            for _ in 0..150 {
+                let id = next(5).to_string();
+                let value = match next(6) {
+                    0 => json!({ "temp": next(50), "deep": { "a": next(3), "b": { "c": next(3) } } }),
+                    1 => json!({ "temp": next(50), "deep": { "a": null }, "site": "there" }),
+                    2 => json!({ "temp": next(50), "tags": ["x", next(4).to_string()], "deep": [next(2)] }),
+                    3 => json!({ "temp": null, "site": null }),
+                    4 => {
+                        delete(at, &id);
+                        continue;
+                    }
+                    _ => json!({ "temp": 30 + next(3), "site": "here", "deep": { "a": 1 } }),
+                };
+                put(at, &id, &value);
+            }
+            follow(&mut stream, &mut mirror);
+            let wanted = http(at, "GET", &path.replace("patch", "id=ne=none"), &[], b"").json();
+            let wanted: BTreeMap<String, Value> = wanted
+                .as_array()
+                .expect("an array")
+                .iter()
+                .map(|it| (it["id"].as_str().expect("an id").to_owned(), it.clone()))
+                .collect();
+            assert_eq!(mirror, wanted, "{query}, {shards} shards");
+            if round == 1 {
+                let last = stream.last_id.clone();
+                drop(stream);
+                put(at, "1", &json!({ "temp": 49 }));
+                stream = Stream::open(at, &path, last.as_deref());
+                follow(&mut stream, &mut mirror);
+            }
+        }
+        assert!(kinds["patch"] > 30 && kinds["put"] > 20, "{kinds:?}");
+    }
+}
+
+/// A reader that wants no more than so many events a second is given the newest states, and told what it missed.
+#[test]
+fn a_pace_is_kept() {
+    for shards in [1, 4] {
+        let (_app, server) = start(shards, &[]);
+        let at = server.http();
+        put(at, "a", &json!({ "n": 0 }));
+        let mut slow = Stream::open(at, "/Sensors/?maxRate=5", None);
+        let mut all = Stream::open(at, "/Sensors/", None);
+        assert_eq!((slow.takes("put", "a")["n"].as_i64(), all.takes("put", "a")["n"].as_i64()), (Some(0), Some(0)));
+        let begin = Instant::now();
+        let writer = thread::spawn(move || {
+            for n in 1..=400 {
+                put(at, ["a", "b"][n % 2], &json!({ "n": n }));
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let mut seen = Vec::new();
+        let mut skipped = 0;
+        while !seen.ends_with(&[399, 400]) && !seen.ends_with(&[400, 399]) {
+            let event = slow.take();
+            skipped += event["skipped"].as_u64().unwrap_or(0);
+            seen.push(event["value"]["n"].as_u64().expect("a number"));
+        }
+        let seconds = begin.elapsed().as_secs_f64();
+        writer.join().expect("the writer");
+        assert!(seen.len() as f64 <= 5.0 * seconds + 2.0, "{} events in {seconds} s", seen.len());
+        assert!(seen.len() >= 8, "it goes on all the time: {seen:?}");
+        assert_eq!(skipped + seen.len() as u64, 400, "{seen:?}");
+        slow.quiet();
+        for n in 1..=400 {
+            assert_eq!(all.take()["value"]["n"], n);
+        }
+        // A quiet record comes at once.
+        thread::sleep(Duration::from_millis(300));
+        let begin = Instant::now();
+        put(at, "a", &json!({ "n": 401 }));
+        assert_eq!(slow.take()["value"]["n"], 401);
+        assert!(begin.elapsed() < Duration::from_millis(150), "{:?}", begin.elapsed());
+    }
+}
+
+/// The states of a record before: as the beginning of a stream, and by GET.
+#[test]
+fn history_of_a_record() {
+    for shards in [1, 2, 4] {
+        let (_app, mut server) = start(shards, &[]);
+        let mut at = server.http();
+        let mut places = Vec::new();
+        for n in 0..30 {
+            let response = put_json(at, "/Sensors/r", &json!({ "n": n }));
+            places.push(response.header("position").expect("a position").to_owned());
+            put(at, "other", &json!({ "n": n }));
+            thread::sleep(Duration::from_millis(2));
+            if n == 20 {
+                server.kill9();
+                server.restart();
+                at = server.http();
+            }
+        }
+        let n_at = |place: &str| {
+            let response = http(at, "GET", &format!("/Sensors/r?at={place}"), &[], b"");
+            assert_eq!(response.status, 200, "{place}: {}", response.text());
+            response.json()["n"].as_i64()
+        };
+        for (n, place) in places.iter().enumerate() {
+            assert_eq!(n_at(place), Some(n as i64), "{place}, {shards} shards");
+        }
+        for count in [1, 3, 29] {
+            let mut stream = Stream::open(at, &format!("/Sensors/r?previousCount={count}"), None);
+            let first = 30 - count.min(30);
+            let mut versions = Vec::new();
+            for n in first..30 {
+                let event = stream.take();
+                assert_eq!((&event["type"], &event["value"]["n"]), (&json!("put"), &json!(n)), "{count}");
+                versions.push(event["version"].as_f64().expect("a version"));
+            }
+            stream.quiet();
+            // By time: what a stream tells of an event is when it was.
+            for (n, version) in (first..30).zip(&versions) {
+                assert_eq!(n_at(&version.to_string()), Some(n.into()), "{version}");
+            }
+        }
+        let mut stream = Stream::open(at, "/Sensors/r?previousCount=1000", None);
+        (0..30).for_each(|n| assert_eq!(stream.takes("put", "r")["n"], n));
+        put(at, "r", &json!({ "n": 30 }));
+        assert_eq!(stream.takes("put", "r")["n"], 30);
+        delete(at, "r");
+        assert_eq!(http(at, "GET", "/Sensors/r?at=2999-01-01", &[], b"").status, 404);
+        assert_eq!(http(at, "GET", "/Sensors/r?at=1999-01-01", &[], b"").status, 404);
+        assert_eq!(http(at, "GET", "/Sensors/never?at=2026-01-01", &[], b"").status, 404);
+        assert_eq!(n_at(&places[7]), Some(7));
+        let mut stream = Stream::open(at, "/Sensors/r?previousCount=2", None);
+        stream.takes("put", "r");
+        stream.takes("delete", "r");
+        for refused in
+            ["/Sensors/?previousCount=3", "/Sensors/r?previousCount=0", "/Sensors/r?previousCount=3&startTime=5"]
+        {
+            assert_eq!(http(at, "GET", refused, &[("Accept", "text/event-stream")], b"").status, 400, "{refused}");
+        }
+        for refused in ["/Sensors/r?previousCount=3", "/Sensors/?at=5", "/Sensors/r?at=soon"] {
+            assert_eq!(http(at, "GET", refused, &[], b"").status, 400, "{refused}");
+        }
+    }
 }

@@ -67,6 +67,37 @@ pub struct Progress {
     pub inflight: Vec<Inflight>,
 }
 
+/// So many events in each window of time.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    window_us: u64,
+    allowance: u32,
+    left: u32,
+    /// When the current window ends.
+    ends_us: u64,
+    /// It stands in the queue of those that wait for that.
+    pub is_queued: bool,
+}
+
+impl Pace {
+    /// Events in a second.
+    pub fn new(per_second: f64) -> Pace {
+        // Short enough to be smooth, long enough that a timer for each is cheap.
+        const WINDOW_US_MIN: f64 = 50_000.0;
+        let window_us = (1e6 / per_second).max(WINDOW_US_MIN);
+        let allowance = (per_second * window_us / 1e6).round().max(1.0) as u32;
+        Pace { window_us: window_us as u64, allowance, left: 0, ends_us: 0, is_queued: false }
+    }
+
+    /// How many events may still be sent now; and otherwise, when that will be.
+    fn left(&mut self, now_us: u64) -> Result<u32, u64> {
+        if now_us >= self.ends_us {
+            (self.left, self.ends_us) = (self.allowance, now_us + self.window_us);
+        }
+        if self.left > 0 { Ok(self.left) } else { Err(self.ends_us) }
+    }
+}
+
 pub struct Client {
     /// Messages that may be in flight: the client's receive maximum.
     window: u16,
@@ -81,6 +112,8 @@ pub struct Client {
     pub is_stream: bool,
     /// Events that were left out for it since it was last told of that.
     pub skipped: u64,
+    /// A stream that wants to be told no more often than so.
+    pub pace: Option<Pace>,
     /// Its session outlives the connection: what QoS 2 promises must be on disk before it is said.
     pub is_durable: bool,
     /// Frames that wait for that.
@@ -123,6 +156,7 @@ impl Client {
             subscriptions: Vec::new(),
             is_stream: false,
             skipped: 0,
+            pace: None,
             is_durable,
             held: Vec::new(),
             covered: 0,
@@ -142,8 +176,19 @@ impl Client {
     }
 
     /// A reader of a stream.
-    pub fn stream(encoding: u8) -> Client {
-        Client { is_stream: true, encoding, ..Client::new(u16::MAX, false) }
+    pub fn stream(encoding: u8, pace: Option<Pace>) -> Client {
+        Client { is_stream: true, encoding, pace, ..Client::new(u16::MAX, false) }
+    }
+
+    /// How many events its pace allows now; and where there are none, when it will. Of those a frame takes one.
+    pub fn allowance(&mut self, now_us: u64) -> Result<u32, u64> {
+        self.pace.as_mut().map_or(Ok(u32::MAX), |pace| pace.left(now_us))
+    }
+
+    pub fn take_allowance(&mut self) {
+        if let Some(pace) = &mut self.pace {
+            pace.left = pace.left.saturating_sub(1);
+        }
     }
 
     /// How many more messages may be sent now.

@@ -3,6 +3,7 @@
 use crate::clock::Version;
 use crate::event::{Body, Event, Terms};
 use crate::log::Position;
+use crate::log::past::Upto;
 use crate::query::plan::Plan;
 use crate::replay::{ReplayRequest, Replayed};
 use crate::scan::{Chunk, ScanRef};
@@ -136,6 +137,8 @@ pub enum Refusal {
     Fenced,
     /// The shard that owns the key has found that something which was acknowledged cannot be read.
     Damaged,
+    /// History does not reach back so far.
+    Forgotten,
 }
 
 /// What a shard tells its connections after a turn.
@@ -233,6 +236,13 @@ pub enum Data {
         token: Token,
         table: TableId,
         key: Box<[u8]>,
+    },
+    /// The record as it was.
+    ReadPast {
+        token: Token,
+        table: TableId,
+        key: Box<[u8]>,
+        upto: Upto,
     },
     /// The weight is the command's.
     Outcome {

@@ -14,6 +14,8 @@ use crate::log::Position;
 use crate::scan::ScanRef;
 use crate::schema::TableId;
 use bytes::Bytes;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 /// Which encoding of an event a subscriber gets. Subscribers of one kind share the encoded bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,6 +38,8 @@ impl FrameKind {
     pub const POSITION: u8 = 8;
     /// It may have been sent before.
     pub const DUPLICATE: u8 = 16;
+    /// The subscriber has the state before ([`crate::shard::FrameContext::previous`]): what has changed will do.
+    pub const PATCH: u8 = 32;
 
     /// 0 to 2.
     pub fn qos(self) -> u8 {
@@ -219,6 +223,8 @@ struct Outbox {
     bytes: usize,
     /// Its client is behind: see there whether an event is to be left out.
     is_behind: bool,
+    /// Its client has a pace.
+    is_paced: bool,
     /// Longer frames are left out, as the client asked; 0: no limit.
     frame_bytes_max: usize,
     in_flight_bytes: usize,
@@ -238,6 +244,10 @@ pub struct Outboxes {
     pub counters: Counters,
     pool: Vec<Vec<u8>>,
     bytes_max: usize,
+    /// The time of this turn.
+    pub ticks_us: u64,
+    /// Connections with a pace that wait for their next window.
+    paced: BinaryHeap<Reverse<(u64, u32, u32)>>,
 }
 
 impl Outboxes {
@@ -251,6 +261,8 @@ impl Outboxes {
             counters: Counters::default(),
             pool: Vec::new(),
             bytes_max,
+            ticks_us: 0,
+            paced: BinaryHeap::new(),
         }
     }
 
@@ -287,6 +299,7 @@ impl Outboxes {
     pub fn attach(&mut self, connection: ConnectionRef, client: Client) {
         if let Some(outbox) = self.get(connection) {
             outbox.is_behind = client.is_behind();
+            outbox.is_paced = client.pace.is_some();
             outbox.client = Some(Box::new(client));
         }
     }
@@ -312,6 +325,33 @@ impl Outboxes {
         if let Some(outbox) = self.get(connection) {
             outbox.frame_bytes_max = bytes;
         }
+    }
+
+    /// How many events the pace of a connection's client allows now. None: [`Outboxes::next_paced`] gives it when it does.
+    pub fn allowance(&mut self, connection: ConnectionRef) -> usize {
+        let outbox = self.boxes.get_mut(connection.index as usize);
+        let client = outbox.and_then(|outbox| outbox.client.as_deref_mut());
+        let place = (connection.index, connection.generation);
+        client.map_or(usize::MAX, |client| wait_for_pace(client, &mut self.paced, self.ticks_us, place) as usize)
+    }
+
+    /// The next connection whose pace allows more.
+    pub fn next_paced(&mut self) -> Option<ConnectionRef> {
+        let Reverse((at_us, index, generation)) = *self.paced.peek()?;
+        if at_us > self.ticks_us {
+            return None;
+        }
+        self.paced.pop();
+        let connection = ConnectionRef { shard: self.shard, index, generation };
+        if let Some(pace) = self.client(connection).and_then(|client| client.pace.as_mut()) {
+            pace.is_queued = false;
+        }
+        Some(connection)
+    }
+
+    /// When that will be, on the clock of turns.
+    pub fn paced_at_us(&self) -> Option<u64> {
+        self.paced.peek().map(|Reverse((at_us, ..))| *at_us)
     }
 
     /// Bytes that wait for the connection or are in flight to it.
@@ -416,7 +456,7 @@ impl Outboxes {
         // Looked at before the frame: a single one that is larger than the bound still reaches who reads.
         let is_full = outbox.bytes > self.bytes_max;
         let mut packet_id = None;
-        if is_full || qos > 0 || outbox.is_behind {
+        if is_full || qos > 0 || outbox.is_behind || outbox.is_paced {
             let Some(client) = &mut outbox.client else {
                 if is_full {
                     outbox.overflowed = true;
@@ -436,12 +476,16 @@ impl Outboxes {
                 // A stream that is behind on one shard reads all of them from their logs: what it is told of its place
                 // must be true.
                 let follows = client.is_stream && outbox.is_behind;
-                if is_full || follows || (qos > 0 && client.room() == 0) {
-                    client.fall_behind(shard, position, is_full || follows);
+                let is_early = wait_for_pace(client, &mut self.paced, self.ticks_us, (index, outbox.generation)) == 0;
+                if is_full || follows || is_early || (qos > 0 && client.room() == 0) {
+                    client.fall_behind(shard, position, is_full || follows || is_early);
                     outbox.is_behind = true;
                     outbox.stalled = true;
                     return;
                 }
+            }
+            if matches!(origin, Origin::Event { .. } | Origin::Replayed { .. }) {
+                client.take_allowance();
             }
             if let (1.., Some(at)) = (qos, frame.packet_id_at) {
                 let phase = if qos == 1 { Phase::AtLeastOnce } else { Phase::ExactlyOnce };
@@ -575,6 +619,25 @@ impl Outboxes {
 fn count(frame: &Frame, counters: &mut Counters) {
     counters[Counter::MessagesSent] += frame.messages;
     counters[Counter::PayloadBytesSent] += frame.payload_bytes;
+}
+
+/// How many events a client's pace allows now; where there are none, it is queued until there are.
+fn wait_for_pace(
+    client: &mut Client,
+    paced: &mut BinaryHeap<Reverse<(u64, u32, u32)>>,
+    ticks_us: u64,
+    (index, generation): (u32, u32),
+) -> u32 {
+    match (client.allowance(ticks_us), &mut client.pace) {
+        (Ok(left), _) => left,
+        (Err(_), None) => 0,
+        (Err(at_us), Some(pace)) => {
+            if !std::mem::replace(&mut pace.is_queued, true) {
+                paced.push(Reverse((at_us, index, generation)));
+            }
+            0
+        }
+    }
 }
 
 fn append_frame(

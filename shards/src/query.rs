@@ -31,6 +31,9 @@ pub enum Comparison {
     Contains(Box<str>),
     /// One of these, in order.
     OneOf(Arc<[Scalar]>),
+    /// One of those that the query number so much of another table finds: put in their place before the query is carried
+    /// out ([`Condition::fill_in`]).
+    Joined(usize),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -149,6 +152,17 @@ fn is_within(value: &[u8], lower: &Bound<Scalar>, upper: &Bound<Scalar>) -> bool
 }
 
 impl Condition {
+    /// Puts what a query of another table has found in the place of that query's number.
+    pub fn fill_in(&mut self, number: usize, found: &Arc<[Scalar]>) {
+        match self {
+            Condition::All(all) | Condition::Any(all) => all.iter_mut().for_each(|one| one.fill_in(number, found)),
+            Condition::Test(test) if test.comparison == Comparison::Joined(number) => {
+                test.comparison = Comparison::OneOf(found.clone());
+            }
+            Condition::Test(_) => {}
+        }
+    }
+
     /// Whether a record is wanted.
     pub fn matches(&self, document: &[u8], scratch: &mut Scratch) -> bool {
         match self {

@@ -38,6 +38,8 @@ pub enum Start {
     Position(Position),
     /// After this time, in microseconds since 1970.
     Time(u64),
+    /// Before so many of the newest states of the record.
+    Previous(usize),
 }
 
 /// Where a stream begins.
@@ -47,6 +49,8 @@ pub enum StreamStart {
     Positions(Vec<Position>),
     /// After this time, in microseconds since 1970.
     Time(u64),
+    /// Before so many of the newest states of the one record that it shows.
+    Previous(usize),
 }
 
 /// Which events.

@@ -28,8 +28,23 @@ pub struct TableDef {
     pub expiration_ms: Option<u64>,
     /// `@table(retention:, retentionBytes:)`.
     pub retention: Retention,
+    /// `@relationship`
+    pub relations: Vec<Relation>,
     /// The type's docstring.
     pub description: Option<String>,
+}
+
+/// An attribute that stands for records of another table: those whose attribute `other` has the value, or one of the
+/// values, of this table's attribute `own`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Relation {
+    pub attribute: String,
+    pub database: String,
+    pub table: String,
+    pub own: String,
+    pub other: String,
+    /// It is an array of records; otherwise the first of them, or null.
+    pub many: bool,
 }
 
 impl TableDef {
@@ -46,6 +61,7 @@ impl TableDef {
             deliver: Deliver::Applied,
             expiration_ms: None,
             retention: Retention::default(),
+            relations: Vec::new(),
             description: None,
         }
     }

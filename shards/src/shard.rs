@@ -18,6 +18,7 @@
 
 mod compaction;
 mod delivery;
+mod past;
 mod replay;
 mod sessions;
 mod sharing;
@@ -46,6 +47,7 @@ use crate::table::{Entry, Table};
 use crate::validate::Builder;
 use compaction::Compaction;
 pub use delivery::{Encoder, FrameContext};
+use past::PastTask;
 use sharing::Groups;
 pub use sharing::Sharing;
 use slab::Slab;
@@ -139,12 +141,16 @@ pub struct Shard {
     query_scratch: Scratch,
     /// Reused memory: what a live query selects of a record.
     selected: Vec<u8>,
+    /// The same of what was there before.
+    shown_before: Vec<u8>,
     /// How far each shard's events have been delivered here.
     seen: Vec<Position>,
     /// What peers were last told of this shard, and when.
     told: (Position, u64),
     /// Clients that are to be given events of this shard's log, and the shards they are connected to.
     replays: VecDeque<(u16, ReplayRequest)>,
+    /// Searches for earlier states of records.
+    pasts: VecDeque<PastTask>,
     /// By table: history up to here may have been dropped.
     pruned: Vec<Position>,
     pending: VecDeque<Pending>,
@@ -295,9 +301,11 @@ impl Shard {
             key_text: String::new(),
             query_scratch: Scratch::default(),
             selected: Vec::new(),
+            shown_before: Vec::new(),
             seen: vec![Position::default(); shards],
             told: (Position::default(), 0),
             replays: VecDeque::new(),
+            pasts: VecDeque::new(),
             pruned: Vec::new(),
             pending: VecDeque::new(),
             deferred: VecDeque::new(),
@@ -378,6 +386,8 @@ impl Shard {
     pub fn begin_turn(&mut self, now_us: u64, ticks_us: u64) {
         self.now_us = now_us;
         self.ticks_us = ticks_us;
+        self.outboxes.ticks_us = ticks_us;
+        self.resume_paced();
         self.evict_expired();
         self.apply_deferred();
         self.adopt_sessions();
@@ -386,6 +396,7 @@ impl Shard {
         self.build_indexes();
         self.serve_scans();
         self.serve_replays();
+        self.serve_pasts();
     }
 
     /// Takes what peers have sent. True: there may be more.
@@ -461,6 +472,7 @@ impl Shard {
                 };
                 self.send_data(from, Data::Outcome { token, outcome, weight: 1 });
             }
+            Data::ReadPast { token, table, key, upto } => self.search_state(from, token, table, &key, upto),
             Data::Outcome { token, outcome, weight } => {
                 self.outstanding -= weight as usize;
                 self.completions.push_back(Completion::Outcome { token, outcome });
@@ -535,10 +547,17 @@ impl Shard {
             .expiries
             .first()
             .map(|(at_ms, ..)| self.ticks_us.saturating_add(at_ms.saturating_mul(1000).saturating_sub(self.now_us)));
-        [self.log.deadline_us(), self.compaction_deadline_us(), expiry, self.tells_at_us(), self.will_deadline_us()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.log.deadline_us(),
+            self.compaction_deadline_us(),
+            expiry,
+            self.tells_at_us(),
+            self.will_deadline_us(),
+            self.outboxes.paced_at_us(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// When peers are to be told how far this shard has come: what they note of clients must not grow old.
@@ -583,6 +602,7 @@ impl Shard {
             && !(put_off && self.log.has_spare())
             && !self.compacts()
             && self.replays.is_empty()
+            && self.pasts.is_empty()
             && self.barren_scans.is_empty()
             && self.waiting_scans.is_empty()
             && self.indexes_are_built

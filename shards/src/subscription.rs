@@ -44,6 +44,8 @@ pub struct Request {
     pub group: Option<Box<str>>,
     /// Of one target: only records that the query wants, and of them what it selects.
     pub query: Option<Arc<Query>>,
+    /// With a query: changes of records will do, where the state before was sent.
+    pub patches: bool,
 }
 
 impl Request {
@@ -62,6 +64,7 @@ impl Request {
             after_us: 0,
             group: None,
             query: None,
+            patches: false,
         }
     }
 }
@@ -104,6 +107,7 @@ pub(crate) const RETAIN_AS_PUBLISHED: u8 = 4;
 /// What it gets depends on more than this line: it leaves out its own events, has an identifier, or overlaps with
 /// another one of its client.
 pub(crate) const DETAILED: u8 = 8;
+pub(crate) const PATCHES: u8 = 16;
 
 /// One line of a list of live subscribers: all that fan-out looks at, in 16 bytes.
 #[derive(Clone, Copy)]

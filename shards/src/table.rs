@@ -251,6 +251,19 @@ impl Table {
         if let Some(Plan { order: Order::Index { number, ranges, .. }, descending, .. }) = plan {
             return self.index_chunk(filter, *number, ranges, *descending, after, gather);
         }
+        if let Some(Plan { order: Order::Points(points), .. }) = plan {
+            let from = after.map_or(0, |after| points.partition_point(|key| **key <= *after));
+            let mut scratch = String::new();
+            for (looked_at, key) in points[from..].iter().enumerate() {
+                if filter.matches(self.codec.text(key, &mut scratch)) {
+                    gather.add(key, self.visible(key), None);
+                }
+                if gather.is_full(looked_at + 1) {
+                    return gather.finish(Some(key.clone()), false);
+                }
+            }
+            return gather.finish(None, true);
+        }
         let prefix = if self.codec == KeyCodec::Text { filter.prefix() } else { String::new() };
         let (mut lower, mut upper) = (Bound::Included(prefix.as_bytes()), Bound::Unbounded);
         let descending = plan.is_some_and(|plan| plan.descending);

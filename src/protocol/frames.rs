@@ -1,7 +1,7 @@
 //! What subscribers are sent: each event is encoded once per kind of frame here, and the bytes are shared by all
 //! subscribers of that kind.
 
-use super::format::{self, Format, write_json_text};
+use super::format::{self, Format, write_json_text, write_merge_patch};
 use super::framing::{Opcode, write_chunk, write_header};
 use super::mqtt::packet::{PublishHead, Version};
 use super::mqtt::property;
@@ -59,11 +59,12 @@ pub struct FrameEncoder {
     pub null_on_delete: bool,
     payload: Vec<u8>,
     packet: Vec<u8>,
+    patch: Vec<u8>,
 }
 
 impl FrameEncoder {
     pub fn new(null_on_delete: bool) -> FrameEncoder {
-        FrameEncoder { null_on_delete, payload: Vec::new(), packet: Vec::new() }
+        FrameEncoder { null_on_delete, payload: Vec::new(), packet: Vec::new(), patch: Vec::new() }
     }
 
     fn mqtt(
@@ -141,7 +142,8 @@ impl FrameEncoder {
             frame.push(b'\n');
         }
         frame.extend_from_slice(b"data: ");
-        write_json_envelope(context, &More::default(), frame);
+        let patch = patch_in(kind, context, &mut self.patch);
+        write_json_envelope(context, &More { patch, ..More::default() }, frame);
         frame.extend_from_slice(b"\n\n");
         write_chunk(frame, out);
         Encoded { packet_id_at: None, payload_bytes: None }
@@ -160,6 +162,7 @@ impl FrameEncoder {
         let more = More {
             seen: Some(context.seen).filter(|_| kind.has(FrameKind::POSITION)),
             path: export.map(|export| export.path.as_str()),
+            patch: patch_in(kind, context, &mut self.patch),
         };
         let opcode = match format {
             Format::Json => {
@@ -222,11 +225,29 @@ struct More<'a> {
     seen: Option<&'a [Position]>,
     /// The exported path.
     path: Option<&'a str>,
+    /// A merge patch (RFC 7396) of what was shown before, instead of the value.
+    patch: Option<&'a [u8]>,
+}
+
+impl<'a> More<'a> {
+    fn type_and_value(&self, context: &FrameContext<'a>) -> (&'static str, &'a [u8]) {
+        self.patch.map_or((type_of(context.kind), context.document), |patch| ("patch", patch))
+    }
+}
+
+/// What has changed since the frame before, where the subscriber wants no more and that can be said.
+fn patch_in<'p>(kind: FrameKind, context: &FrameContext<'_>, patch: &'p mut Vec<u8>) -> Option<&'p [u8]> {
+    if !kind.has(FrameKind::PATCH) {
+        return None;
+    }
+    patch.clear();
+    write_merge_patch(context.previous, context.document, patch).map(|()| patch.as_slice())
 }
 
 /// The envelope of compat §4: `{id, localTime, value, version, type}`; and `skipped`, where events were left out since
 /// the last one.
-fn write_json_envelope(context: &FrameContext<'_>, more: &More<'_>, out: &mut Vec<u8>) {
+fn write_json_envelope<'a>(context: &FrameContext<'a>, more: &More<'a>, out: &mut Vec<u8>) {
+    let (kind, value) = more.type_and_value(context);
     out.extend_from_slice(b"{\"id\":");
     let mut id = Vec::new();
     match context.codec {
@@ -240,15 +261,15 @@ fn write_json_envelope(context: &FrameContext<'_>, more: &More<'_>, out: &mut Ve
     out.extend_from_slice(b",\"localTime\":");
     format::write_float(context.version.as_millis(), out);
     out.extend_from_slice(b",\"value\":");
-    if context.document.is_empty() {
+    if value.is_empty() {
         out.extend_from_slice(b"null");
     } else {
-        format::write_json(context.document, out);
+        format::write_json(value, out);
     }
     out.extend_from_slice(b",\"version\":");
     format::write_float(context.version.as_millis(), out);
     out.extend_from_slice(b",\"type\":\"");
-    out.extend_from_slice(type_of(context.kind).as_bytes());
+    out.extend_from_slice(kind.as_bytes());
     out.push(b'"');
     if context.skipped > 0 {
         out.extend_from_slice(b",\"skipped\":");
@@ -267,7 +288,8 @@ fn write_json_envelope(context: &FrameContext<'_>, more: &More<'_>, out: &mut Ve
 }
 
 /// The same as a canonical document.
-fn write_envelope(context: &FrameContext<'_>, more: &More<'_>, out: &mut Vec<u8>) {
+fn write_envelope<'a>(context: &FrameContext<'a>, more: &More<'a>, out: &mut Vec<u8>) {
+    let (kind, value) = more.type_and_value(context);
     let others = [context.skipped > 0, more.path.is_some(), more.seen.is_some()];
     out.write_map(5 + others.map(u32::from).iter().sum::<u32>());
     out.write_str("id");
@@ -279,15 +301,15 @@ fn write_envelope(context: &FrameContext<'_>, more: &More<'_>, out: &mut Vec<u8>
     out.write_str("localTime");
     out.write_float(context.version.as_millis());
     out.write_str("value");
-    if context.document.is_empty() {
+    if value.is_empty() {
         out.write_null();
     } else {
-        out.extend_from_slice(context.document);
+        out.extend_from_slice(value);
     }
     out.write_str("version");
     out.write_float(context.version.as_millis());
     out.write_str("type");
-    out.write_str(type_of(context.kind));
+    out.write_str(kind);
     if context.skipped > 0 {
         out.write_str("skipped");
         out.write_uint(context.skipped);

@@ -210,6 +210,7 @@ pub fn status_of(refusal: &Refusal) -> (u16, &'static str) {
         Refusal::DiskFull => (507, "disk_full"),
         Refusal::Fenced => (503, "disk_failed"),
         Refusal::Damaged => (503, "data_damaged"),
+        Refusal::Forgotten => (410, "history_gone"),
     }
 }
 
@@ -222,6 +223,7 @@ pub fn explain(refusal: &Refusal) -> String {
         Refusal::DiskFull => "The disk is full".into(),
         Refusal::Fenced => "The disk has failed; the server is stopping".into(),
         Refusal::Damaged => "Stored data of this shard is damaged; see /health".into(),
+        Refusal::Forgotten => "History of this table is not kept so far back; see retention of @table".into(),
         Refusal::Invalid(violations) => {
             let say = |violation: &shards::validate::Violation| {
                 let property = &violation.property;

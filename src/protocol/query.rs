@@ -13,18 +13,25 @@
 //! others may also be `null`, or say what they are (`number:`, `boolean:`, `date:`, `string:`).
 
 pub mod object;
+pub mod relation;
 mod select;
 mod value;
 
 use super::percent;
+use relation::{Expansion, Join};
 use shards::query::plan::Plan;
 use shards::query::{Comparison, Condition, Path, Query, Scalar, SortKey, Test};
 use shards::schema::{Attribute, Kind, Role, TableDef};
 use std::borrow::Cow;
 use std::ops::Bound;
+use std::sync::Arc;
 
 /// Nesting of groups.
 const DEPTH_MAX: usize = 16;
+/// Earlier states that a stream may begin with (compat §5).
+const PREVIOUS_MAX: usize = 1000;
+/// What `maxRate` may be.
+const RATES: std::ops::RangeInclusive<f64> = 0.001..=100_000.0;
 /// Comparisons of one query.
 const TESTS_MAX: usize = 128;
 
@@ -48,18 +55,33 @@ pub struct Parameters {
     pub explain: bool,
     /// The client of a WebSocket means what it says.
     pub duplex: bool,
+    /// A stream tells what has changed, after the first full state.
+    pub patch: bool,
+    /// `maxRate=…`: how many events of a stream there may be in a second.
+    pub max_rate: Option<f64>,
     /// `startTime=…`: where a stream begins.
     pub start_time: Option<String>,
     /// `min=…`: a place in the history that the answer must not be older than.
     pub min: Option<String>,
+    /// `at=…`: when the record is to be read.
+    pub at: Option<String>,
+    /// `previousCount=…`: how many earlier states of a record a stream begins with.
+    pub previous_count: Option<usize>,
+    /// What must be asked of other tables beforehand, in this order; `Comparison::Joined` has their numbers.
+    pub joins: Vec<Join>,
+    /// What of other tables is to be selected.
+    pub expansions: Vec<Expansion>,
 }
 
-/// Reads a query string.
+/// All tables of an app, by their numbers.
+pub type Tables = [Option<Arc<TableDef>>];
+
+/// Reads a query string. `tables`: what it may reach through relations.
 ///
 /// # Errors
 /// It is none, or does not fit the table.
-pub fn parse(text: &str, table: &TableDef) -> Result<(Query, Parameters), QueryError> {
-    let mut parser = Parser::new(text, table);
+pub fn parse(text: &str, table: &TableDef, tables: &Tables) -> Result<(Query, Parameters), QueryError> {
+    let mut parser = Parser::new(text, table, tables);
     let condition = parser.items(0)?;
     if parser.at < text.len() {
         return Err(parser.error(format!("expected the end of the query, found `{}`", &text[parser.at..])));
@@ -83,6 +105,7 @@ struct Parser<'a> {
     text: &'a str,
     at: usize,
     table: &'a TableDef,
+    tables: &'a Tables,
     is_plain: bool,
     query: Query,
     parameters: Parameters,
@@ -136,11 +159,11 @@ struct Named<'t> {
 }
 
 impl<'a> Parser<'a> {
-    fn new(text: &'a str, table: &'a TableDef) -> Parser<'a> {
+    fn new(text: &'a str, table: &'a TableDef, tables: &'a Tables) -> Parser<'a> {
         let is_plain =
             !text.contains(['(', ')', '[', ']', '|', '!', '<', '>']) && !text.contains("==") && !has_fiql(text);
         let (query, parameters) = (Query::default(), Parameters::default());
-        Parser { text, at: 0, table, is_plain, query, parameters, tests: 0 }
+        Parser { text, at: 0, table, tables, is_plain, query, parameters, tests: 0 }
     }
 
     fn error(&self, what: impl Into<String>) -> QueryError {
@@ -228,9 +251,10 @@ impl<'a> Parser<'a> {
         let Some(operator) = self.operator()? else {
             return match name {
                 "" if self.text.is_empty() => Ok(()),
-                "explain" | "duplex" => {
+                "explain" | "duplex" | "patch" => {
                     self.parameters.explain |= name == "explain";
                     self.parameters.duplex |= name == "duplex";
+                    self.parameters.patch |= name == "patch";
                     Ok(())
                 }
                 "" => Err(self.error("expected an attribute")),
@@ -265,16 +289,33 @@ impl<'a> Parser<'a> {
                 self.parameters.min = Some(value);
                 return Ok(());
             }
-            "previousCount" => return Err(QueryError { at: start, what: format!("{name} is not supported") }),
+            "at" => {
+                self.parameters.at = Some(value);
+                return Ok(());
+            }
+            "maxRate" => {
+                let rate = value.parse().ok().filter(|rate| RATES.contains(rate));
+                let what = format!("expected events per second, from {} to {}", RATES.start(), RATES.end());
+                self.parameters.max_rate = Some(rate.ok_or(QueryError { at: value_at, what })?);
+                return Ok(());
+            }
+            "previousCount" => {
+                let count = value.parse().ok().filter(|count| (1..=PREVIOUS_MAX).contains(count));
+                let expected =
+                    || QueryError { at: value_at, what: format!("expected a number from 1 to {PREVIOUS_MAX}") };
+                self.parameters.previous_count = Some(count.ok_or_else(expected)?);
+                return Ok(());
+            }
             _ => {}
         }
         self.tests += 1;
         if self.tests > TESTS_MAX {
             return Err(QueryError { at: start, what: format!("more than {TESTS_MAX} comparisons") });
         }
-        let named = self.attribute(start, &name)?;
+        let (steps, named) = self.reach(start, &name)?;
         let comparison = self.comparison(&named, operator, operator_at, value_at, &value)?;
-        found.push(Condition::Test(Test { path: named.path, comparison }));
+        let test = self.joined(steps, Test { path: named.path, comparison });
+        found.push(Condition::Test(test));
         Ok(())
     }
 
@@ -300,37 +341,7 @@ impl<'a> Parser<'a> {
 
     /// An attribute by its name in the query: names of nested ones are joined by dots.
     fn attribute(&self, at: usize, name: &str) -> Result<Named<'a>, QueryError> {
-        const ANY: &Kind = &Kind::Any;
-        let unknown = |name: &str| QueryError { at, what: format!("{name} is not a defined attribute") };
-        let mut path: Vec<Box<str>> = Vec::new();
-        let mut known: Option<(&[Attribute], bool)> = Some((&self.table.attributes, self.table.sealed));
-        let (mut kind, mut role) = (ANY, Role::Plain);
-        for part in name.split('.') {
-            if part.is_empty() {
-                return Err(QueryError { at, what: format!("`{name}`: expected the name of an attribute") });
-            }
-            (kind, role) = match known {
-                None => (ANY, Role::Plain),
-                Some((attributes, is_sealed)) => match attributes.iter().find(|attribute| attribute.name == part) {
-                    Some(attribute) => (&attribute.kind, attribute.role),
-                    None if is_sealed => return Err(unknown(part)),
-                    None => (ANY, Role::Plain),
-                },
-            };
-            if role == Role::Virtual {
-                let what = format!("{part} is related or computed: queries do not reach through it yet");
-                return Err(QueryError { at, what });
-            }
-            if let Kind::Array(element) = kind {
-                kind = &element.kind;
-            }
-            known = match kind {
-                Kind::Object(object) => Some((&object.attributes, object.sealed)),
-                _ => None,
-            };
-            path.push(part.into());
-        }
-        Ok(Named { path: path.into(), kind, role })
+        attribute(self.table, at, name)
     }
 
     fn comparison(
@@ -442,6 +453,41 @@ impl<'a> Parser<'a> {
     }
 }
 
+/// An attribute of a table by its name in a query: names of nested ones are joined by dots.
+fn attribute<'t>(table: &'t TableDef, at: usize, name: &str) -> Result<Named<'t>, QueryError> {
+    const ANY: &Kind = &Kind::Any;
+    let unknown = |name: &str| QueryError { at, what: format!("{name} is not a defined attribute") };
+    let mut path: Vec<Box<str>> = Vec::new();
+    let mut known: Option<(&[Attribute], bool)> = Some((&table.attributes, table.sealed));
+    let (mut kind, mut role) = (ANY, Role::Plain);
+    for part in name.split('.') {
+        if part.is_empty() {
+            return Err(QueryError { at, what: format!("`{name}`: expected the name of an attribute") });
+        }
+        (kind, role) = match known {
+            None => (ANY, Role::Plain),
+            Some((attributes, is_sealed)) => match attributes.iter().find(|attribute| attribute.name == part) {
+                Some(attribute) => (&attribute.kind, attribute.role),
+                None if is_sealed => return Err(unknown(part)),
+                None => (ANY, Role::Plain),
+            },
+        };
+        if role == Role::Virtual {
+            let what = format!("{part} is not stored: it has no value to compare or to sort by");
+            return Err(QueryError { at, what });
+        }
+        if let Kind::Array(element) = kind {
+            kind = &element.kind;
+        }
+        known = match kind {
+            Kind::Object(object) => Some((&object.attributes, object.sealed)),
+            _ => None,
+        };
+        path.push(part.into());
+    }
+    Ok(Named { path: path.into(), kind, role })
+}
+
 /// Alternatives; equalities of one attribute become one comparison, which an index can serve.
 fn any_of(found: Vec<Condition>) -> Condition {
     let equal = |condition: &Condition| match condition {
@@ -469,6 +515,7 @@ pub fn explain(plan: &Plan, out: &mut Vec<u8>) {
     out.write_str("by");
     let (by, attribute, parts) = match &plan.order {
         Order::Keys { lower, upper: None } if lower.is_empty() => ("scan", None, 1),
+        Order::Points(points) => ("key", None, points.len()),
         Order::Keys { .. } => ("key", None, 1),
         Order::Index { name, ranges, .. } => ("index", Some(name), ranges.len()),
     };

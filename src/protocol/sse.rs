@@ -6,7 +6,6 @@ use super::frames::{Encoding, Protocol};
 use super::framing::write_chunk;
 use super::watch::{Progress, Stream, Watch, write_reset};
 use super::{Context, Flow, Session};
-use shards::client::Client;
 use shards::command::Completion;
 
 /// A comment is sent when the stream was silent for so long: proxies and clients give silent streams up.
@@ -21,7 +20,7 @@ impl SseSession {
     /// The response head has been written already.
     pub fn open(context: &mut Context<'_>, watch: Watch) -> SseSession {
         let encoding = Encoding { protocol: Protocol::Sse, format: Format::Json }.code();
-        context.shard.outboxes.attach(context.connection, Client::stream(encoding));
+        context.shard.outboxes.attach(context.connection, watch.client(encoding));
         let (stream, progress) = Stream::open(context, watch, encoding);
         if progress == Progress::Reset {
             say_reset(context);

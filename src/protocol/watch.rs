@@ -3,13 +3,14 @@
 
 use super::query::{self, Parameters};
 use super::{Catalog, Context, target_of};
+use shards::client::{Client, Pace};
 use shards::command::Completion;
 use shards::document::Writer;
 use shards::log::Position;
 use shards::query::Query;
 use shards::replay::StreamStart;
 use shards::subscription::{Request, SubscriptionRef};
-use shards::topic::{Resolved, Target};
+use shards::topic::{KeyFilter, Resolved, Target};
 use std::sync::Arc;
 
 /// Appends what a client is told whose place is gone, as a document: events are missing, the current records follow.
@@ -31,6 +32,17 @@ pub struct Watch {
     pub start: Option<StreamStart>,
     /// Of a WebSocket: its client writes, and subscribes to more.
     pub is_duplex: bool,
+    /// What has changed of a record will do, where its state before was sent.
+    pub patches: bool,
+    /// Events in a second.
+    pub max_rate: Option<f64>,
+}
+
+impl Watch {
+    /// The client that it is shown to.
+    pub fn client(&self, encoding: u8) -> Client {
+        Client::stream(encoding, self.max_rate.map(Pace::new))
+    }
 }
 
 /// Reads what [`super::frames::write_positions`] wrote.
@@ -83,6 +95,9 @@ impl Watch {
         if query.limit.is_some() || !query.sort.is_empty() {
             return Err("limit and sort have no meaning for a stream: it shows all that the conditions find".into());
         }
+        if !parameters.joins.is_empty() || !parameters.expansions.is_empty() {
+            return Err("a stream does not reach into other tables: it would not hear of their changes".into());
+        }
         if parameters.explain {
             return Err("explain is answered by GET, not by a stream".into());
         }
@@ -95,8 +110,21 @@ impl Watch {
             }
             (None, None) => None,
         };
-        let query = (query != Query::default()).then(|| Arc::new(query));
-        Ok(Watch { target, query, start, is_duplex: parameters.duplex })
+        let is_record = matches!(target.filter, KeyFilter::Exact { .. });
+        let start = match (start, parameters.previous_count) {
+            (start, None) => start,
+            (None, Some(_)) if !is_record => return Err("previousCount is for the stream of one record".into()),
+            (None, Some(count)) => Some(StreamStart::Previous(count)),
+            (Some(start), Some(_)) if last_event_id.is_some() => Some(start), // it comes back
+            (Some(_), Some(_)) => return Err("startTime and previousCount do not go together".into()),
+        };
+        if parameters.at.is_some() || parameters.min.is_some() {
+            return Err("at and min are for GET of records, not for a stream".into());
+        }
+        // Changes are told of live queries: one that wants everything, if nothing else.
+        let query = (parameters.patch || query != Query::default()).then(|| Arc::new(query));
+        let (is_duplex, patches, max_rate) = (parameters.duplex, parameters.patch, parameters.max_rate);
+        Ok(Watch { target, query, start, is_duplex, patches, max_rate })
     }
 
     /// The same of a path and a query string that are still together.
@@ -110,7 +138,7 @@ impl Watch {
         catalog: &Catalog,
     ) -> Result<Watch, String> {
         let (query, parameters) =
-            query::parse(text, catalog.table(resolved.table)).map_err(|error| error.to_string())?;
+            query::parse(text, catalog.table(resolved.table), &catalog.tables).map_err(|error| error.to_string())?;
         Watch::new(resolved, query, &parameters, last_event_id, catalog)
     }
 }
@@ -153,6 +181,7 @@ impl Stream {
         let (since, after_us) = match self.watch.start.take().filter(|_| goes_on) {
             None => (None, 0),
             Some(StreamStart::Positions(positions)) => (Some(positions.into()), 0),
+            Some(StreamStart::Previous(_)) => (Some(vec![Position::default(); context.shard.shards()].into()), 0),
             Some(StreamStart::Time(after_us)) => {
                 (Some(vec![Position::default(); context.shard.shards()].into()), after_us)
             }
@@ -162,6 +191,7 @@ impl Stream {
             since,
             after_us,
             query: self.watch.query.clone(),
+            patches: self.watch.patches,
             ..Request::new(context.connection, vec![self.watch.target.clone()], self.encoding)
         };
         self.subscription = Some(context.shard.subscribe(request));
@@ -173,9 +203,10 @@ impl Stream {
             Completion::Checked { is_complete: false, .. } | Completion::Lost { .. } => {
                 self.leave(context);
                 context.shard.begin_anew(context.connection);
-                self.watch.start = None;
+                // Nobody has been told of what came before.
+                let is_first = matches!(self.watch.start.take(), Some(StreamStart::Previous(_)));
                 self.subscribe(context, false);
-                return Progress::Reset;
+                return if is_first { Progress::Nothing } else { Progress::Reset };
             }
             Completion::Subscribed { subscription, .. } if self.subscription == Some(*subscription) => {
                 context.shard.start(*subscription);

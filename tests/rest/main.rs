@@ -5,6 +5,7 @@
 mod common;
 
 mod bulk;
+mod joins;
 mod preconditions;
 mod representations;
 
@@ -40,6 +41,31 @@ type Numbered @table @export {
 
 type Free @table @export {
   id: ID @primaryKey
+}
+
+type Brand @table @export {
+  id: ID @primaryKey
+  name: String @indexed
+  country: Int
+  land: Country @relationship(from: country)
+  products: [Product] @relationship(to: brandId)
+}
+
+type Country @table @export {
+  id: Long @primaryKey
+  name: String
+  brands: [Brand] @relationship(to: "country")
+}
+
+type Product @table @export {
+  id: ID @primaryKey
+  name: String
+  price: Int @indexed
+  brandId: ID @indexed
+  brand: Brand @relationship(from: brandId)
+  partIds: [ID]
+  parts: [Product] @relationship(from: partIds)
+  partOf: [Product] @relationship(to: partIds)
 }
 "#;
 

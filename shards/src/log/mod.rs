@@ -1,7 +1,7 @@
 //! The append log of one shard: records gather in the open batch; a flush writes and syncs it while the next batch
 //! fills (group commit with no timer); bytes not yet written are read from the batches in memory, all others through
 //! read-only maps. `format.rs` has the bytes, `recover.rs` what happens at start, `job.rs` what is done to full segments
-//! behind the shard's back: indexes, compaction (`compact.rs`), a search for rot.
+//! behind the shard's back: indexes, compaction (`compact.rs`), a search for rot; `past.rs` finds earlier states.
 
 pub mod compact;
 pub mod format;
@@ -9,6 +9,7 @@ pub mod index;
 pub mod job;
 pub mod map;
 pub mod mark;
+pub mod past;
 pub mod recover;
 pub mod segment;
 

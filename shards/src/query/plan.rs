@@ -17,6 +17,8 @@ const COUNTED_MAX: usize = 10_000;
 pub enum Order {
     /// The keys in `[lower, upper)`.
     Keys { lower: Box<[u8]>, upper: Option<Box<[u8]>> },
+    /// These keys, in order.
+    Points(Arc<[Box<[u8]>]>),
     /// Parts of an index, in order and apart.
     Index { number: u16, name: Box<str>, ranges: Vec<Range> },
 }
@@ -71,7 +73,9 @@ pub(crate) fn ranges(comparison: &Comparison) -> Option<Vec<Range>> {
             order::encode_cut(crate::document::Token::Str(text), &mut encoded);
             vec![Range::beginning(order::prefix(&encoded).to_vec())]
         }
-        Comparison::NotEqual(_) | Comparison::EndsWith(_) | Comparison::Contains(_) => return None,
+        Comparison::NotEqual(_) | Comparison::EndsWith(_) | Comparison::Contains(_) | Comparison::Joined(_) => {
+            return None;
+        }
     })
 }
 
@@ -112,9 +116,12 @@ fn key_range(test: &Test, codec: KeyCodec) -> Option<Order> {
             };
             (lower, upper)
         }
-        Comparison::OneOf(values) => {
-            let (first, last) = (values.first()?, values.last()?);
-            (key_of(first, codec)?, Some(behind(key_of(last, codec)?)))
+        Comparison::OneOf(values) if codec != KeyCodec::Auto => {
+            let mut points: Vec<Box<[u8]>> =
+                values.iter().filter_map(|value| key_of(value, codec)).map(Into::into).collect();
+            points.sort();
+            points.dedup();
+            return Some(Order::Points(points.into()));
         }
         Comparison::StartsWith(text) if codec == KeyCodec::Text && !text.is_empty() => {
             (text.as_bytes().to_vec(), Some(after(text.as_bytes())))
@@ -145,12 +152,19 @@ impl Plan {
         let tests = query.condition.iter().flat_map(Condition::conjuncts);
         for test in tests.filter(|test| test.path.len() == 1) {
             if is_key(&test.path) {
-                let is_point = matches!(test.comparison, Comparison::Equal(_));
-                if let Some(order) = key_range(test, codec)
-                    && (is_point || plan.estimate > 1 && matches!(plan.order, Order::Keys { .. }))
-                {
+                let Some(order) = key_range(test, codec) else { continue };
+                let points = match (&test.comparison, &order) {
+                    (Comparison::Equal(_), _) => Some(1),
+                    (_, Order::Points(points)) => Some(points.len()),
+                    _ => None,
+                };
+                let is_better = match points {
+                    Some(points) => points < plan.estimate || points <= 1,
+                    None => plan.estimate > 1 && matches!(plan.order, Order::Keys { .. }),
+                };
+                if is_better {
                     plan.order = order;
-                    plan.estimate = if is_point { 1 } else { plan.estimate };
+                    plan.estimate = points.unwrap_or(plan.estimate);
                 }
             } else if let (Some((number, index)), Some(ranges)) = (indexes.of(&test.path[0]), ranges(&test.comparison))
             {

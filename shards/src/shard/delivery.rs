@@ -16,7 +16,7 @@ use crate::query::project::Subject;
 use crate::scan::{Chunk, Row, ScanRef, Step, Verdict, owner};
 use crate::schema::{TableDef, TableId};
 use crate::subscription::{
-    DETAILED, QOS, RETAIN_AS_PUBLISHED, Request, State, Subscriber, Subscribers, Subscription, SubscriptionRef,
+    DETAILED, PATCHES, QOS, RETAIN_AS_PUBLISHED, Request, State, Subscriber, Subscribers, Subscription, SubscriptionRef,
 };
 use crate::topic::{KeyFilter, Target};
 use std::sync::Arc;
@@ -44,6 +44,8 @@ pub struct FrameContext<'a> {
     pub seen: &'a [Position],
     /// Events that were left out for this subscriber since its last frame.
     pub skipped: u64,
+    /// For frames with [`FrameKind::PATCH`]: what the subscriber was shown of the record before.
+    pub previous: &'a [u8],
 }
 
 /// Turns events into the bytes of a protocol: called once per event and kind of frame, however many subscribers.
@@ -109,6 +111,7 @@ pub(super) fn context<'a>(
         identifiers,
         seen,
         skipped: 0,
+        previous: &[],
     }
 }
 
@@ -117,6 +120,7 @@ impl Shard {
     pub(super) fn deliver(&mut self, event: &Event) {
         let Shard { tables, subscriptions, scans, outboxes, encoder, frames, key_text, seen, now_us, .. } = self;
         let (query_scratch, selected) = (&mut self.query_scratch, &mut self.selected);
+        let shown_before = &mut self.shown_before;
         let own = &mut seen[usize::from(event.shard)];
         *own = event.reached.max(*own);
         let table = &mut tables[usize::from(event.table.0)];
@@ -206,7 +210,14 @@ impl Shard {
                     query.select.project(&Subject::of(table.codec, event), selected);
                 }
                 frames.clear();
-                let context = FrameContext { kind, document: selected, ..context };
+                let follows = kind == EventKind::Put && was;
+                let wants_patch = |own: &Subscriber| own.options & PATCHES != 0;
+                shown_before.clear();
+                if follows && subscribers.live.iter().any(wants_patch) {
+                    let before = Subject { document: before, ..Subject::of(table.codec, event) };
+                    query.select.project(&before, shown_before);
+                }
+                let context = FrameContext { kind, document: selected, previous: shown_before, ..context };
                 let mut push = |subscriber: &Subscriber, flags: u8| {
                     // What was not there before does not leave; but a scan may hold it.
                     if kind == EventKind::Leave && !was {
@@ -228,7 +239,10 @@ impl Shard {
                         outboxes.push(subscriber.connection, frame, &origin);
                     }
                 };
-                subscribers.live.iter().for_each(|subscriber| push(subscriber, FrameKind::POSITION));
+                for subscriber in &subscribers.live {
+                    let patch = if follows && wants_patch(subscriber) { FrameKind::PATCH } else { 0 };
+                    push(subscriber, FrameKind::POSITION | patch);
+                }
                 for &(index, target) in &subscribers.joining {
                     let Some(subscription) = subscriptions.get(index as usize) else { continue };
                     let verdict = match subscription.state {
@@ -314,8 +328,10 @@ impl Shard {
         let generation = self.next_generation();
         let bit = |flag: u8, on: bool| if on { flag } else { 0 };
         let has_details = request.no_local != 0 || request.identifier.is_some() || is_group(request.connection);
-        let options =
-            request.qos.min(2) | bit(RETAIN_AS_PUBLISHED, request.retain_as_published) | bit(DETAILED, has_details);
+        let options = request.qos.min(2)
+            | bit(RETAIN_AS_PUBLISHED, request.retain_as_published)
+            | bit(DETAILED, has_details)
+            | bit(PATCHES, request.patches);
         let targets: Arc<[Target]> = request.targets.into();
         let index = self.subscriptions.insert(Subscription {
             generation,
@@ -666,6 +682,7 @@ impl Shard {
             identifiers: subscription.identifier.as_slice(),
             seen,
             skipped: 0,
+            previous: &[],
         };
         if let Some(frame) = frames.own(kind, |out| encoder.encode(kind, &context, out)) {
             let origin = Origin::Row { table: subscription.targets[target].table, key: row.body.key() };

@@ -17,7 +17,7 @@ use crate::replay::{Answer, Mode, ReplayRequest, Replayed, ReplayedEvent, Start,
 use crate::scan::owner;
 use crate::schema::TableId;
 use crate::subscription::{State, Subscriber, Subscription, SubscriptionRef};
-use crate::topic::Target;
+use crate::topic::{KeyFilter, Target};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -44,12 +44,22 @@ impl Shard {
             let answer = match &request.wanted {
                 Wanted::Check { start, is_exact } => {
                     left -= 1;
-                    let from = match *start {
+                    let position = match *start {
                         Start::Position(position) => position,
                         Start::Time(at_us) => self.log.before_time(at_us),
+                        Start::Previous(count) => match &*request.targets {
+                            [Target { table, filter: KeyFilter::Exact { key, .. }, .. }]
+                                if owner(*table, key, self.shards()) == self.index =>
+                            {
+                                self.search_start(from, connection, *table, key, count);
+                                continue;
+                            }
+                            _ => self.reached(),
+                        },
                     };
-                    let is_known = !is_exact || self.log.knows(from);
-                    Answer::Checked { is_complete: is_known && self.holds_all_after(from, &request.targets), from }
+                    let is_known = !is_exact || self.log.knows(position);
+                    let is_complete = is_known && self.holds_all_after(position, &request.targets);
+                    Answer::Checked { is_complete, from: position }
                 }
                 Wanted::Again { events, rows } => {
                     left = left.saturating_sub(events.len() + rows.len());
@@ -223,6 +233,13 @@ impl Shard {
         true
     }
 
+    /// Clients with a pace may be given more.
+    pub(super) fn resume_paced(&mut self) {
+        while let Some(connection) = self.outboxes.next_paced() {
+            self.resume(connection);
+        }
+    }
+
     /// A connection has room again: whatever waited for it goes on.
     pub fn resume(&mut self, connection: ConnectionRef) {
         if let Some(client) = self.outboxes.client(connection) {
@@ -267,7 +284,7 @@ impl Shard {
         let Some(client) = self.outboxes.client(connection) else { return };
         let positions = match start {
             StreamStart::Positions(positions) => positions.clone(),
-            StreamStart::Time(_) => vec![Position::default(); shards],
+            StreamStart::Time(_) | StreamStart::Previous(_) => vec![Position::default(); shards],
         };
         client.resume(&Progress { positions: positions.clone(), inflight: Vec::new() });
         (client.checks, client.is_gone) = (shards as u16, false);
@@ -276,6 +293,7 @@ impl Shard {
             let start = match start {
                 StreamStart::Positions(_) => Start::Position(*position),
                 StreamStart::Time(at_us) => Start::Time(*at_us),
+                StreamStart::Previous(count) => Start::Previous(*count),
             };
             let request =
                 ReplayRequest { connection, targets: targets.clone(), wanted: Wanted::Check { start, is_exact: true } };
@@ -347,21 +365,23 @@ impl Shard {
         if outboxes.stall(connection, None) {
             return; // asked again when bytes have been sent
         }
+        let count = outboxes.allowance(connection);
         let Some(client) = outboxes.client(connection) else { return };
-        let (count, is_stream) = (client.room(), client.is_stream);
+        let (count, is_stream) = (client.room().min(count), client.is_stream);
         if count == 0 {
-            return; // asked again when something was acknowledged
+            return; // asked again when something was acknowledged, or when it is time
         }
         let own = client.subscriptions.iter().filter_map(|index| subscriptions.get(*index as usize));
         let targets: Arc<[Target]> = own.flat_map(|subscription| subscription.targets.iter().cloned()).collect();
         let mut requests = Vec::new();
+        let is_paced = client.pace.is_some();
         for behind in client.behind().iter_mut().filter(|behind| !behind.asked) {
             behind.asked = true;
             let (from, hint) = (behind.from, behind.hint);
             let mode = match (behind.everything, is_stream) {
-                (true, _) => Mode::Everything,
-                (false, true) => Mode::Newest,
-                (false, false) => Mode::Reliable { at_most_once: behind.from_at_most_once },
+                (true, _) if !is_paced => Mode::Everything,
+                (_, true) => Mode::Newest,
+                (_, false) => Mode::Reliable { at_most_once: behind.from_at_most_once },
             };
             requests.push((behind.shard, Wanted::After { from, hint, mode, count }));
         }
@@ -466,6 +486,9 @@ impl Shard {
     fn deliver_replayed(&mut self, connection: ConnectionRef, event: &Event, is_newest: bool) -> bool {
         let Shard { tables, subscriptions, outboxes, encoder, frames, key_text, seen, now_us, .. } = self;
         let (query_scratch, selected) = (&mut self.query_scratch, &mut self.selected);
+        if outboxes.allowance(connection) == 0 {
+            return false;
+        }
         let Some(client) = outboxes.client(connection) else { return true };
         let shard = usize::from(event.shard);
         let (is_stream, skipped) = (client.is_stream, client.skipped);

@@ -45,6 +45,7 @@ pub fn tables() -> Vec<(TableId, Arc<TableDef>)> {
             deliver: Deliver::Applied,
             expiration_ms: None,
             retention: Retention::default(),
+            relations: Vec::new(),
             description: None,
         };
         match number {

@@ -545,7 +545,7 @@ impl World {
                         Refusal::TooLarge => write.operation == Operation::Patch,
                         Refusal::DiskFull => self.had_disk_full,
                         Refusal::Fenced => self.dead,
-                        Refusal::Invalid(_) | Refusal::Damaged => false,
+                        Refusal::Invalid(_) | Refusal::Damaged | Refusal::Forgotten => false,
                     };
                     if !expected || write.seq.is_some() {
                         return Err(format!("{:?} was refused as {refusal:?}", write.operation));

@@ -2,10 +2,10 @@
 //! `app::App::load` with all schema files of an app.
 
 use super::directives::{On, check, find};
-use super::parser::{Directive, Document, TypeDefinition};
+use super::parser::{Directive, Document, Field, Shape, TypeDefinition};
 use super::types::Types;
-use crate::diagnostic::{Diagnostics, Place};
-use shards::schema::{Attribute, Deliver, Durability, Export, Kind, TableDef};
+use crate::diagnostic::{Diagnostics, Place, suggestion};
+use shards::schema::{Attribute, Deliver, Durability, Export, Kind, Relation, Role, TableDef};
 use std::collections::HashMap;
 
 /// Far above any real app; well inside the range of table ids.
@@ -38,7 +38,65 @@ pub fn define(documents: &[Document<'_>], diagnostics: &mut Diagnostics) -> Vec<
     }
     let mut types = Types::new(by_name);
     let mut unique = Unique::default();
-    tables.into_iter().map(|definition| table(definition, &mut types, &mut unique, diagnostics)).collect()
+    let mut defined: Vec<TableDef> =
+        tables.iter().map(|definition| table(definition, &mut types, &mut unique, diagnostics)).collect();
+    for (at, definition) in tables.iter().enumerate() {
+        for field in &definition.fields {
+            let Some(directive) = find(&field.directives, "relationship") else { continue };
+            match relation(field, directive, at, &tables, &defined) {
+                Ok(relation) => defined[at].relations.push(relation),
+                Err((place, what)) => diagnostics.warning(place, format!("@relationship is ignored: {what}")),
+            }
+        }
+    }
+    defined
+}
+
+/// What a `@relationship` joins; otherwise what is wrong with it, and where.
+fn relation<'a>(
+    field: &Field<'a>,
+    directive: &Directive<'a>,
+    at: usize,
+    definitions: &[&TypeDefinition<'a>],
+    tables: &[TableDef],
+) -> Result<Relation, (Place<'a>, String)> {
+    let (many, name) = match &field.ty.shape {
+        Shape::Named(name) => (false, *name),
+        Shape::List(element) => match &element.shape {
+            Shape::Named(name) => (true, *name),
+            Shape::List(_) => return Err((directive.name.place, "found a list of lists (expected a table)".into())),
+        },
+    };
+    let Some(other) = definitions.iter().position(|definition| definition.name.text == name.text) else {
+        let hint = suggestion(name.text, definitions.iter().map(|definition| definition.name.text));
+        return Err((name.place, format!("{} is no table{hint}", name.text)));
+    };
+    let (own, other) = (&tables[at], &tables[other]);
+    let side = |argument: &str, table: &TableDef| match directive.text(argument) {
+        Some(text) if table.attributes.iter().any(|it| it.name == text && it.role != Role::Virtual) => {
+            Ok(text.to_owned())
+        }
+        Some(text) => {
+            let place = directive.argument(argument).map_or(directive.name.place, |argument| argument.place);
+            let hint = suggestion(text, table.attributes.iter().map(|it| it.name.as_str()));
+            Err((place, format!("{text} is no attribute of {}{hint}", table.name)))
+        }
+        None => match table.primary_key {
+            Some(key) => Ok(table.attributes[key].name.clone()),
+            None => Err((directive.name.place, format!("{} has no @primaryKey", table.name))),
+        },
+    };
+    if directive.argument("from").is_none() && directive.argument("to").is_none() {
+        return Err((directive.name.place, "neither `from` nor `to` is given".into()));
+    }
+    Ok(Relation {
+        attribute: field.name.text.to_owned(),
+        database: other.database.clone(),
+        table: other.name.clone(),
+        own: side("from", own)?,
+        other: side("to", other)?,
+        many,
+    })
 }
 
 fn check_directives(definition: &TypeDefinition<'_>, is_table: bool, diagnostics: &mut Diagnostics) {

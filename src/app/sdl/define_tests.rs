@@ -163,7 +163,22 @@ fn warnings() {
             "type T @table { a: Int @embed(source: \"b\", model: m) }",
             "a:1:25: warning: @embed is not supported, ignored",
         ),
-        ("type T @table { a: [U] @relationship(from: b) }", "a:1:25: warning: @relationship is not supported, ignored"),
+        (
+            "type T @table { a: [V] @relationship(from: b) }",
+            "a:1:21: warning: @relationship is ignored: V is no table (did you mean T?)",
+        ),
+        (
+            "type T @table { id: ID @primaryKey a: T @relationship(to: b) }",
+            "a:1:59: warning: @relationship is ignored: b is no attribute of T (did you mean a?)",
+        ),
+        (
+            "type T @table { a: T @relationship }",
+            "a:1:23: warning: @relationship is ignored: neither `from` nor `to` is given",
+        ),
+        (
+            "type T @table { a: ID b: T @relationship(from: a) }",
+            "a:1:29: warning: @relationship is ignored: T has no @primaryKey",
+        ),
         ("type T @table { a: Int @computed(from: \"b\") }", "a:1:25: warning: @computed is not supported, ignored"),
         (
             "type T @table { a: [Float] @indexed(type: \"HNSW\", M: 16) }",
@@ -176,7 +191,7 @@ fn warnings() {
         ),
         (
             "type T @table { a: U } type U @table",
-            "a:1:20: warning: type U is a table, and joins are not supported: its values are not checked",
+            "a:1:20: warning: type U is a table (records of it are joined by @relationship): its values are not checked",
         ),
         (
             "type T @table { a: N } type N { b: ID @primaryKey }",

@@ -13,6 +13,8 @@ pub enum On {
 #[derive(Clone, Copy)]
 enum Want {
     Text,
+    /// Text, with or without quotes.
+    Name,
     Boolean,
     /// Not negative; what of.
     Number(&'static str),
@@ -72,6 +74,8 @@ const EXPORT: &[Parameter] = &[
     parameter("mqtt", Want::Boolean),
 ];
 
+const RELATIONSHIP: &[Parameter] = &[parameter("from", Want::Name), parameter("to", Want::Name)];
+
 const fn full(name: &'static str, on: &'static [On], parameters: &'static [Parameter]) -> Spec {
     Spec { name, on, support: Support::Full(parameters) }
 }
@@ -94,7 +98,7 @@ const SPECS: &[Spec] = &[
     unsupported("replicate", &[On::Type]),
     unsupported("hidden", &[On::Type, On::Field]),
     unsupported("allow", &[On::Type, On::Field]),
-    unsupported("relationship", &[On::Field]),
+    full("relationship", &[On::Field], RELATIONSHIP),
     unsupported("computed", &[On::Field]),
     unsupported("embed", &[On::Field]),
     unsupported("enumerable", &[On::Field]),
@@ -146,9 +150,11 @@ fn check_arguments(directive: &Directive<'_>, parameters: &[Parameter], diagnost
             diagnostics.error(argument.name.place, format!("{full_name} is given twice"));
         }
         let expected = match (parameter.want, &argument.value) {
-            (Want::Text, Value::Text(_)) | (Want::Boolean, Value::Boolean(_)) => None,
+            (Want::Text | Want::Name, Value::Text(_)) | (Want::Boolean, Value::Boolean(_)) => None,
+            (Want::Name, Value::Enum(_)) => None,
             (Want::Number(_), Value::Int(text) | Value::Float(text)) if !text.starts_with('-') => None,
             (Want::Text, _) => Some("a string"),
+            (Want::Name, _) => Some("the name of an attribute"),
             (Want::Boolean, _) => Some("true or false"),
             (Want::Number(what), _) => Some(what),
         };
@@ -173,10 +179,11 @@ impl<'a> Directive<'a> {
         self.arguments.iter().find(|argument| argument.name.text == name)
     }
 
-    /// A text argument; `None` also where `check` has reported another type.
+    /// A text argument, or a name without quotes where that is allowed; `None` also where `check` has reported another type.
     pub fn text(&self, name: &str) -> Option<&str> {
         match &self.argument(name)?.value {
             Value::Text(text) => Some(text),
+            Value::Enum(name) => Some(name),
             _ => None,
         }
     }

@@ -128,7 +128,10 @@ impl<'d, 'a> Types<'d, 'a> {
             return unchecked(diagnostics, format!("type {text} contains itself"));
         }
         if find(&definition.directives, "table").is_some() {
-            return unchecked(diagnostics, format!("type {text} is a table, and joins are not supported"));
+            return unchecked(
+                diagnostics,
+                format!("type {text} is a table (records of it are joined by @relationship)"),
+            );
         }
         if path.len() > DEPTH_MAX {
             let message = format!("type {text} is nested too deeply (expected at most {DEPTH_MAX} levels)");
@@ -175,7 +178,13 @@ fn nested_role(field: &Field<'_>, diagnostics: &mut Diagnostics) -> Role {
     for directive in &field.directives {
         let name = directive.name.text;
         match name {
-            "relationship" | "computed" => return Role::Virtual,
+            "relationship" | "computed" => {
+                if name == "relationship" {
+                    let message = "@relationship has no effect in a type without @table, ignored";
+                    diagnostics.warning(directive.name.place, message);
+                }
+                return Role::Virtual;
+            }
             "primaryKey" | "indexed" | "createdTime" | "updatedTime" | "expiresAt" => {
                 diagnostics
                     .warning(directive.name.place, format!("@{name} has no effect in a type without @table, ignored"));

@@ -6,12 +6,14 @@ pub mod csv;
 pub mod form;
 mod json;
 mod lossless;
+mod merge_patch;
 mod yaml;
 
 use shards::document;
 
 pub use json::{write_float, write_json, write_json_text};
 pub use lossless::write_lossless;
+pub use merge_patch::write_merge_patch;
 pub use yaml::write_yaml;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

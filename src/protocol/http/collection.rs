@@ -1,11 +1,14 @@
 //! Requests about many records: listing them, streamed and never held as a whole, and deleting or patching them.
 
 use super::coding::{CODED_BYTES_MIN, Encoder};
+use super::joins::{Pages, Problem};
 use super::representation::{Representation, Rows};
 use super::request::Request;
 use super::session::{HttpSession, Pending, Resource};
 use super::sorter::{Sorter, TooMany};
-use crate::protocol::{Context, Flow, explain, query, status_of, target_of};
+use crate::protocol::query::Parameters;
+use crate::protocol::query::relation::Expansion;
+use crate::protocol::{Context, Flow, explain, query, status_of};
 use shards::command::{Operation, Outcome, Refusal, Token, Write};
 use shards::event::Body;
 use shards::key::KeyCodec;
@@ -14,6 +17,7 @@ use shards::query::plan::Plan;
 use shards::query::project::{Select, Subject};
 use shards::scan::{Row, ScanRef, Step};
 use shards::schema::{Role, TableDef, TableId};
+use shards::topic::Target;
 use std::sync::Arc;
 
 /// Rows are gathered to pieces of about this size.
@@ -21,9 +25,31 @@ const PIECE_BYTES: usize = 16 << 10;
 /// Writes of one request that are under way at once.
 const WRITES_MAX: usize = 256;
 
+/// A collection that is asked for.
+pub(super) struct ListOrder {
+    pub target: Target,
+    pub query: Query,
+    pub representation: Representation,
+    /// How it would be carried out is wanted, and not what it finds.
+    pub is_explained: bool,
+    pub expansions: Vec<Expansion>,
+    /// It is about one record, which is the answer.
+    pub is_single: bool,
+}
+
+/// Records that are to be deleted, or changed by a patch.
+pub(super) struct ChangeOrder {
+    pub target: Target,
+    pub query: Query,
+    pub representation: Representation,
+    pub patch: Option<Box<[u8]>>,
+}
+
 /// A collection on its way to the client.
 pub(super) struct Listing {
     pub scan: ScanRef,
+    pages: Option<Pages>,
+    is_single: bool,
     representation: Representation,
     rows: Rows,
     encoder: Option<Encoder>,
@@ -60,6 +86,18 @@ impl Changing {
 }
 
 impl Listing {
+    pub fn close(&self, context: &mut Context<'_>) {
+        context.shard.close_scan(self.scan);
+        self.pages.iter().for_each(|pages| pages.close(context));
+    }
+
+    fn step(&mut self, context: &mut Context<'_>) -> Result<Step, Problem> {
+        match &mut self.pages {
+            Some(pages) => pages.step(context, self.scan),
+            None => Ok(context.shard.scan_step(self.scan)),
+        }
+    }
+
     fn project(&mut self, row: &Row) {
         self.document.clear();
         let subject = Subject {
@@ -79,7 +117,7 @@ impl Listing {
     }
 
     /// Takes rows until a piece is full, the scan waits or nothing more is wanted.
-    fn fill(&mut self, context: &mut Context<'_>, piece: &mut Vec<u8>) -> Result<Step, TooMany> {
+    fn fill(&mut self, context: &mut Context<'_>, piece: &mut Vec<u8>) -> Result<Step, Problem> {
         while let Some(Sorter::Sorted(rows)) = &mut self.sorter {
             if piece.len() >= PIECE_BYTES {
                 return Ok(Step::Wait); // only for the outbox
@@ -92,7 +130,7 @@ impl Listing {
             if self.left == 0 {
                 return Ok(Step::End);
             }
-            let step = context.shard.scan_step(self.scan);
+            let step = self.step(context)?;
             match (&step, &mut self.sorter) {
                 (Step::Row { .. }, None) if self.offset > 0 => self.offset -= 1,
                 (Step::Row { row, .. }, None) => {
@@ -104,7 +142,10 @@ impl Listing {
                     let mut place = Vec::new();
                     self.query.place(row.body.key(), row.body.document(), &mut place);
                     if let Some(sorter) = &mut self.sorter {
-                        sorter.add(place, &self.document)?;
+                        sorter.add(place, &self.document).map_err(|TooMany| {
+                            let detail = "too many records to sort: add limit(), or @indexed to the attribute";
+                            (400, "sort_too_large", detail.to_owned())
+                        })?;
                     }
                 }
                 (Step::End, Some(sorter)) => {
@@ -137,34 +178,26 @@ impl HttpSession {
         context: &mut Context<'_>,
         request: &Request<'_>,
         resource: &Resource<'_>,
-    ) -> Result<Query, Flow> {
-        let definition = context.catalog.table(resource.table);
+    ) -> Result<(Query, Parameters), Flow> {
+        let (definition, tables) = (context.catalog.table(resource.table), &context.catalog.tables);
         let essence = request.field("content-type").and_then(|text| text.split(';').next()).unwrap_or_default().trim();
         let is_text =
             ["application/x-www-form-urlencoded", "text/plain"].iter().any(|it| essence.eq_ignore_ascii_case(it));
         let parsed = if is_text && !request.body.starts_with(b"{") {
             let text = std::str::from_utf8(request.body).unwrap_or("\u{fffd}").trim();
-            query::parse(text, definition).map(|(query, _)| query).map_err(|error| error.to_string())
+            query::parse(text, definition, tables).map_err(|error| error.to_string())
         } else {
             let mut document = Vec::new();
             self.body(context, request, resource.table, &mut document)?;
-            query::object::read(&document, definition)
+            query::object::read(&document, definition, tables)
         };
         parsed.map_err(|what| self.problem(context, 400, "bad_query", &what))
     }
 
-    pub(super) fn list(
-        &mut self,
-        context: &mut Context<'_>,
-        resource: &Resource<'_>,
-        representation: Representation,
-        query: Arc<Query>,
-        is_explained: bool,
-    ) -> Flow {
-        let Some(target) = target_of(resource.resolved, context.catalog) else {
-            return self.problem(context, 404, "not_found", "no record can have such a key");
-        };
-        let plan = context.shard.plan(resource.table, query.clone());
+    pub(super) fn list(&mut self, context: &mut Context<'_>, order: ListOrder) -> Flow {
+        let ListOrder { target, query, representation, is_explained, expansions, is_single } = order;
+        let (table, query) = (target.table, Arc::new(query));
+        let plan = context.shard.plan(table, query.clone());
         if let Some(plan) = plan.as_ref().filter(|_| is_explained) {
             let mut document = Vec::new();
             query::explain(plan, &mut document);
@@ -172,7 +205,7 @@ impl HttpSession {
             return self.answered(context);
         }
         self.exchange.keep_alive &= self.exchange.minor == 1;
-        if self.exchange.head_only {
+        if self.exchange.head_only && !is_single {
             self.exchange.respond_in_pieces(context, representation.media_type(), representation.fields());
             return self.answered(context);
         }
@@ -180,9 +213,11 @@ impl HttpSession {
         let sorter = (!is_sorted).then(|| Sorter::new(query.limit.map(|limit| limit.saturating_add(query.offset))));
         let token = Token { connection: context.connection, tag: 0 };
         let scan = context.shard.scan(token, target, plan.map(Arc::new));
-        let definition = context.catalog.table(resource.table);
+        let definition = context.catalog.table(table);
         self.pending = Pending::Listing(Box::new(Listing {
             scan,
+            pages: Pages::new(expansions),
+            is_single,
             representation,
             rows: Rows::new(representation, columns(&query.select, definition)),
             encoder: self.exchange.coding.map(Encoder::new),
@@ -200,6 +235,9 @@ impl HttpSession {
     /// Writes rows until the scan waits, the outbox is full enough, or all is said.
     pub(super) fn continue_listing(&mut self, context: &mut Context<'_>, mut listing: Box<Listing>) -> Flow {
         loop {
+            if listing.is_single {
+                return self.continue_single(context, listing);
+            }
             if context.shard.outboxes.stall(context.connection, Some(listing.scan)) {
                 self.pending = Pending::Listing(listing);
                 return Flow::Blocked;
@@ -207,17 +245,20 @@ impl HttpSession {
             let mut piece = Vec::new();
             let step = match listing.fill(context, &mut piece) {
                 Ok(step) => step,
-                Err(TooMany) => {
-                    context.shard.close_scan(listing.scan);
-                    let detail = "too many records to sort: add limit(), or @indexed to the attribute";
-                    return self.problem(context, 400, "sort_too_large", detail);
+                Err((status, code, detail)) => {
+                    listing.close(context);
+                    if !listing.begun {
+                        return self.problem(context, status, code, &detail);
+                    }
+                    self.exchange.keep_alive = false; // the answer stays without its end, and the client sees it
+                    return self.answered(context);
                 }
             };
             if step == Step::End {
                 listing.rows.finish(&mut piece);
             }
             if step == Step::Damaged {
-                context.shard.close_scan(listing.scan);
+                listing.close(context);
                 if !listing.begun {
                     let refusal = Refusal::Damaged;
                     let (status, code) = status_of(&refusal);
@@ -250,7 +291,7 @@ impl HttpSession {
                 }
             }
             if step == Step::End {
-                context.shard.close_scan(listing.scan);
+                listing.close(context);
                 return self.answered(context);
             }
             if piece.len() < PIECE_BYTES {
@@ -258,6 +299,27 @@ impl HttpSession {
                 return Flow::Blocked;
             }
         }
+    }
+
+    /// The one record, once it and all that is related to it are there.
+    fn continue_single(&mut self, context: &mut Context<'_>, mut listing: Box<Listing>) -> Flow {
+        let step = match listing.step(context) {
+            Ok(Step::Wait) => {
+                self.pending = Pending::Listing(listing);
+                return Flow::Blocked;
+            }
+            step => step,
+        };
+        listing.close(context);
+        match step {
+            Ok(Step::Row { row, .. }) => {
+                listing.project(&row);
+                self.exchange.document(context, 200, listing.representation, &listing.document, None, |_| {});
+            }
+            Ok(_) => self.exchange.respond(context, 404, |_| {}, None),
+            Err((status, code, detail)) => self.exchange.problem(context, status, code, &detail),
+        }
+        self.answered(context)
     }
 
     fn write_piece(&self, context: &mut Context<'_>, piece: &[u8], last: bool) {
@@ -275,34 +337,32 @@ impl HttpSession {
         });
     }
 
-    /// DELETE and PATCH of a collection, or of those of its records that a query finds.
-    pub(super) fn change(
+    /// The patch in the body, and checks of what a change of a collection may say.
+    pub(super) fn patch_in(
         &mut self,
         context: &mut Context<'_>,
         request: &Request<'_>,
-        resource: &Resource<'_>,
-        representation: Representation,
-        query: Query,
-    ) -> Flow {
-        let Some(target) = target_of(resource.resolved, context.catalog) else {
-            return self.problem(context, 404, "not_found", "no record can have such a key");
-        };
+        table: TableId,
+        query: &Query,
+    ) -> Result<Option<Box<[u8]>>, Flow> {
         if query.limit.is_some() || !query.sort.is_empty() || query.select != Default::default() {
             let detail =
                 "limit, sort and select have no meaning here: all records that the conditions find are changed";
-            return self.problem(context, 400, "bad_query", detail);
+            return Err(self.problem(context, 400, "bad_query", detail));
         }
-        let table = resource.table;
-        let mut patch = None;
-        if request.method == "PATCH" {
-            let mut document = Vec::new();
-            if let Err(flow) = self.body(context, request, table, &mut document) {
-                return flow;
-            }
-            patch = Some(document.into());
+        if request.method != "PATCH" {
+            return Ok(None);
         }
+        let mut document = Vec::new();
+        self.body(context, request, table, &mut document)?;
+        Ok(Some(document.into()))
+    }
+
+    /// DELETE and PATCH of a collection, or of those of its records that a query finds.
+    pub(super) fn change(&mut self, context: &mut Context<'_>, order: ChangeOrder) -> Flow {
+        let ChangeOrder { target, query, representation, patch } = order;
+        let (table, query) = (target.table, Arc::new(query));
         // In the order of keys: what a patch changes must not move ahead of the scan.
-        let query = Arc::new(query);
         let plan = match patch {
             Some(_) => Some(Plan::by_key(query)),
             None => context.shard.plan(table, query),

@@ -12,7 +12,10 @@ use shards::command::{Operation, Outcome, Precondition, Refusal, Stored, Token, 
 use shards::document;
 use shards::event;
 use shards::key::{KeyCodec, encode_integer};
+use shards::log::past::Upto;
 use shards::query::project::{Select, Subject};
+use shards::replay::StreamStart;
+use shards::scan::owner;
 use shards::schema::{Durability, TableDef, TableId};
 
 /// How many keys are generated for one record, where clients have taken those that came next.
@@ -155,6 +158,37 @@ impl HttpSession {
         let codec = KeyCodec::of(context.catalog.table(resource.table));
         let what = What::Read { attribute, select, key, codec, if_none_match, acceptable: representation.is_some() };
         self.wait(representation.unwrap_or(JSON), what)
+    }
+
+    /// The record as it was after a place, or at a time.
+    pub(super) fn read_past(
+        &mut self,
+        context: &mut Context<'_>,
+        resource: &Resource<'_>,
+        representation: Representation,
+        select: Select,
+        at: StreamStart,
+    ) -> Flow {
+        let key = match self.key(context, resource) {
+            Ok(key) => key,
+            Err(flow) => return flow,
+        };
+        let shards = context.shard.shards();
+        let upto = match at {
+            StreamStart::Time(at_us) => Upto::Time(at_us),
+            StreamStart::Positions(positions) if positions.len() == shards => {
+                Upto::Position(positions[usize::from(owner(resource.table, &key, shards))])
+            }
+            _ => {
+                let (status, code) = status_of(&Refusal::Forgotten);
+                return self.problem(context, status, code, "the position is that of another server");
+            }
+        };
+        let token = Token { connection: context.connection, tag: 0 };
+        context.shard.read_past(token, resource.table, &key, upto);
+        let (attribute, if_none_match) = (resource.attribute.map(str::to_owned), Vec::new());
+        let codec = KeyCodec::of(context.catalog.table(resource.table));
+        self.wait(representation, What::Read { attribute, select, key, codec, if_none_match, acceptable: true })
     }
 
     /// Refuses a body that is compressed.

@@ -3,20 +3,20 @@
 
 use super::bulk::Bulk;
 use super::coding::{Coding, uncoded_tag};
-use super::collection::{Changing, Listing};
+use super::collection::{ChangeOrder, Changing, ListOrder, Listing};
 use super::files::Lookup;
+use super::joins::{Joining, Order};
 use super::records::Waiting;
 use super::representation::{Accepted, JSON, Representation, negotiate};
 use super::request::{Incoming, Progress, Reader, Request};
 use super::response::{Body, Exchange, write_field};
 use crate::protocol::format::Format;
 use crate::protocol::path::{self, split_suffix};
-use crate::protocol::{Context, Credentials, Flow, Session, Upgrade, query, watch};
+use crate::protocol::{Context, Credentials, Flow, Session, Upgrade, query, target_of, watch};
 use shards::command::Completion;
 use shards::query::Query;
 use shards::schema::TableId;
 use shards::topic::Resolved;
-use std::sync::Arc;
 
 /// How long a connection may stay without a request.
 const IDLE_US: u64 = 30_000_000;
@@ -58,6 +58,7 @@ fn is_local_name(host: &str) -> bool {
 pub(super) enum Pending {
     Nothing,
     Record(Box<Waiting>),
+    Joining(Box<Joining>),
     Listing(Box<Listing>),
     Changing(Box<Changing>),
     Bulk(Box<Bulk>),
@@ -288,10 +289,11 @@ impl HttpSession {
             // A condition must not be passed over (RFC 9110 §13.1).
             return self.problem(context, 501, "not_implemented", "conditions are for writes of one record");
         }
-        let (mut query, parameters) = match query::parse(request.query, catalog.table(resolved.table)) {
-            Ok(parsed) => parsed,
-            Err(error) => return self.problem(context, 400, "bad_query", &error.to_string()),
-        };
+        let (mut query, mut parameters) =
+            match query::parse(request.query, catalog.table(resolved.table), &catalog.tables) {
+                Ok(parsed) => parsed,
+                Err(error) => return self.problem(context, 400, "bad_query", &error.to_string()),
+            };
         if parameters.duplex {
             return self.problem(context, 400, "bad_query", "duplex is for a WebSocket");
         }
@@ -324,13 +326,33 @@ impl HttpSession {
         };
         if request.method == "QUERY" && resource.is_collection() {
             match self.query_in(context, request, &resource) {
-                Ok(found) if request.query.is_empty() => query = found,
+                Ok(found) if request.query.is_empty() => (query, parameters) = found,
                 Ok(_) => {
                     let detail = "the query is in the body: the URL has none beside it";
                     return self.problem(context, 400, "bad_query", detail);
                 }
                 Err(flow) => return flow,
             }
+        }
+        let at = match parameters.at.as_deref().map(|text| (text, watch::start_of(text))) {
+            None => None,
+            Some((_, Some(start))) if reads && resource.is_record() => Some(start),
+            Some((text, None)) => {
+                let detail = format!("at: `{text}` is neither a position nor a time");
+                return self.problem(context, 400, "bad_query", &detail);
+            }
+            Some(_) => return self.problem(context, 400, "bad_query", "at is for GET of one record"),
+        };
+        let of_streams = [
+            parameters.previous_count.is_some(),
+            parameters.start_time.is_some(),
+            parameters.max_rate.is_some(),
+            parameters.patch,
+        ];
+        if of_streams.contains(&true) {
+            let detail =
+                "startTime, previousCount, maxRate and patch are for streams: ask with Accept: text/event-stream";
+            return self.problem(context, 400, "bad_query", detail);
         }
         let only_selects = Query { select: query.select.clone(), ..Query::default() } == query;
         let takes_query = resource.is_collection() && request.method != "POST";
@@ -341,17 +363,37 @@ impl HttpSession {
         }
         match request.method {
             "GET" | "HEAD" if resource.is_table() => self.describe(context, &resource, representation),
-            "GET" | "HEAD" | "QUERY" if resource.is_collection() => {
-                self.list(context, &resource, representation, Arc::new(query), parameters.explain)
+            "GET" | "HEAD" | "QUERY"
+                if resource.is_collection() || reads && resource.is_record() && !parameters.expansions.is_empty() =>
+            {
+                let Some(target) = target_of(resource.resolved, context.catalog) else {
+                    return self.problem(context, 404, "not_found", "no record can have such a key");
+                };
+                let (is_explained, expansions) = (parameters.explain, parameters.expansions);
+                let is_single = resource.is_record();
+                let order = ListOrder { target, query, representation, is_explained, expansions, is_single };
+                self.join(context, parameters.joins, Order::List(order))
             }
-            "GET" | "HEAD" => self.read(context, request, &resource, Some(representation), query.select),
+            "GET" | "HEAD" => match at {
+                Some(upto) => self.read_past(context, &resource, representation, query.select, upto),
+                None => self.read(context, request, &resource, Some(representation), query.select),
+            },
             "POST" | "PUT" if resource.is_collection() && resource.resolved.rest.is_empty() => {
                 self.write_collection(context, request, &resource, representation)
             }
-            "PATCH" if resource.is_collection() && query.condition.is_some() => {
-                self.change(context, request, &resource, representation, query)
+            "PATCH" | "DELETE"
+                if resource.is_collection() && (request.method == "DELETE" || query.condition.is_some()) =>
+            {
+                let Some(target) = target_of(resource.resolved, context.catalog) else {
+                    return self.problem(context, 404, "not_found", "no record can have such a key");
+                };
+                let patch = match self.patch_in(context, request, resource.table, &query) {
+                    Ok(patch) => patch,
+                    Err(flow) => return flow,
+                };
+                let order = ChangeOrder { target, query, representation, patch };
+                self.join(context, parameters.joins, Order::Change(order))
             }
-            "DELETE" if resource.is_collection() => self.change(context, request, &resource, representation, query),
             "PUT" | "PATCH" | "DELETE" if resource.is_record() => {
                 self.write(context, request, &resource, representation)
             }
@@ -420,6 +462,7 @@ impl Session for HttpSession {
             (Completion::Outcome { outcome, .. }, Pending::Record(waiting)) => {
                 self.record_done(context, *waiting, outcome)
             }
+            (Completion::ScanReady { .. }, Pending::Joining(joining)) => self.continue_joining(context, joining),
             (Completion::ScanReady { .. }, Pending::Listing(listing)) => self.continue_listing(context, listing),
             (Completion::ScanReady { .. }, Pending::Changing(changing)) => self.continue_changing(context, changing),
             (Completion::Outcome { outcome, .. }, Pending::Changing(changing)) => {
@@ -469,7 +512,8 @@ impl Session for HttpSession {
 
     fn end(&mut self, context: &mut Context<'_>) {
         match std::mem::replace(&mut self.pending, Pending::Nothing) {
-            Pending::Listing(listing) => context.shard.close_scan(listing.scan),
+            Pending::Joining(joining) => joining.close(context),
+            Pending::Listing(listing) => listing.close(context),
             Pending::Changing(changing) => context.shard.close_scan(changing.scan),
             Pending::Nothing | Pending::Record(_) | Pending::Bulk(_) => {}
         }

@@ -505,7 +505,9 @@ pub(super) fn goodbye_for(refusal: &Refusal) -> Goodbye {
         Refusal::Invalid(_) => reason::PAYLOAD_FORMAT_INVALID,
         Refusal::DiskFull => reason::QUOTA_EXCEEDED,
         Refusal::TooLarge => reason::PACKET_TOO_LARGE,
-        Refusal::Exists | Refusal::Precondition | Refusal::Fenced | Refusal::Damaged => reason::UNSPECIFIED,
+        Refusal::Exists | Refusal::Precondition | Refusal::Fenced | Refusal::Damaged | Refusal::Forgotten => {
+            reason::UNSPECIFIED
+        }
     };
     Goodbye::new(code, explain(refusal))
 }

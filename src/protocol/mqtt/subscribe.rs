@@ -148,6 +148,7 @@ impl MqttSession {
             group,
             after_us: 0,
             query,
+            patches: false,
         })
     }
 
@@ -267,7 +268,7 @@ fn live_query(
         debug!("a live query needs a filter of one table, and is not shared");
         return Err(reason::TOPIC_FILTER_INVALID);
     };
-    match query::parse(text, context.catalog.table(target.table)) {
+    match query::parse(text, context.catalog.table(target.table), &context.catalog.tables) {
         Ok((query, parameters))
             if query.limit.is_none() && query.sort.is_empty() && parameters == Parameters::default() =>
         {

@@ -7,9 +7,9 @@
 //!  "offset": 0, "limit": 10}
 //! ```
 
-use super::{DEPTH_MAX, Named, Parser, TESTS_MAX, any_of, value};
+use super::{DEPTH_MAX, Named, Parameters, Parser, TESTS_MAX, Tables, any_of, value};
 use shards::document::{Reader, Token, attribute};
-use shards::query::project::{Field, Select, Source};
+use shards::query::project::Select;
 use shards::query::{Comparison, Condition, Query, Scalar, SortKey, Test, order};
 use shards::schema::TableDef;
 use std::ops::Bound;
@@ -18,8 +18,8 @@ use std::ops::Bound;
 ///
 /// # Errors
 /// What was expected, and where.
-pub fn read(document: &[u8], table: &TableDef) -> Result<Query, String> {
-    let parser = Parser::new("", table);
+pub fn read(document: &[u8], table: &TableDef, tables: &Tables) -> Result<(Query, Parameters), String> {
+    let mut parser = Parser::new("", table, tables);
     let mut reader = Reader::new(document);
     let Some(Token::Map(count)) = reader.next() else { return Err("the query: expected an object".into()) };
     let mut query = Query::default();
@@ -27,7 +27,7 @@ pub fn read(document: &[u8], table: &TableDef) -> Result<Query, String> {
         let (Some(name), Some(value)) = (reader.key(), reader.value()) else { break };
         match name {
             "conditions" | "operator" => {}
-            "select" => query.select = select(&parser, value)?,
+            "select" => query.select = select(&mut parser, value)?,
             "sort" => sort(&parser, value, &mut query.sort)?,
             "limit" | "offset" => {
                 let number = match Reader::new(value).next() {
@@ -41,8 +41,8 @@ pub fn read(document: &[u8], table: &TableDef) -> Result<Query, String> {
             _ => return Err(format!("`{name}`: expected conditions, operator, select, sort, limit or offset")),
         }
     }
-    query.condition = group(&parser, document, "", 0, &mut 0)?;
-    Ok(query)
+    query.condition = group(&mut parser, document, "", 0, &mut 0)?;
+    Ok((query, parser.parameters))
 }
 
 fn text(value: &[u8]) -> Option<&str> {
@@ -61,17 +61,16 @@ fn elements(value: &[u8]) -> Option<Vec<&[u8]>> {
 }
 
 /// A path: a name with dots, or an array of names.
-fn named<'t>(parser: &Parser<'t>, value: Option<&[u8]>, place: &str) -> Result<Named<'t>, String> {
+fn name(value: Option<&[u8]>, place: &str) -> Result<String, String> {
     let name = value.and_then(|value| match elements(value) {
         Some(parts) => parts.into_iter().map(text).collect::<Option<Vec<&str>>>().map(|parts| parts.join(".")),
         None => text(value).map(str::to_owned),
     });
-    let name = name.ok_or_else(|| format!("{place}attribute: expected the name of an attribute"))?;
-    parser.attribute(0, &name).map_err(|error| format!("{place}attribute: {}", error.what))
+    name.ok_or_else(|| format!("{place}attribute: expected the name of an attribute"))
 }
 
 fn group(
-    parser: &Parser<'_>,
+    parser: &mut Parser<'_>,
     document: &[u8],
     place: &str,
     depth: usize,
@@ -109,8 +108,9 @@ fn group(
     })
 }
 
-fn test(parser: &Parser<'_>, condition: &[u8], place: &str) -> Result<Condition, String> {
-    let named = named(parser, attribute(condition, "attribute").or(attribute(condition, "search_attribute")), place)?;
+fn test(parser: &mut Parser<'_>, condition: &[u8], place: &str) -> Result<Condition, String> {
+    let name = name(attribute(condition, "attribute").or(attribute(condition, "search_attribute")), place)?;
+    let (steps, named) = parser.reach(0, &name).map_err(|error| format!("{place}attribute: {}", error.what))?;
     let wanted = attribute(condition, "value").or(attribute(condition, "search_value")).unwrap_or(&[0xc0]);
     let comparator = attribute(condition, "comparator").or(attribute(condition, "search_type"));
     let comparator = match comparator {
@@ -146,7 +146,7 @@ fn test(parser: &Parser<'_>, condition: &[u8], place: &str) -> Result<Condition,
             return Err(format!("{place}comparator: `{other}` is none; expected equals, greater_than and the like"));
         }
     };
-    Ok(Condition::Test(Test { path: named.path, comparison }))
+    Ok(Condition::Test(parser.joined(steps, Test { path: named.path, comparison })))
 }
 
 /// A value as it is, but made what the attribute is where it is written as text.
@@ -167,25 +167,26 @@ fn scalar(value: &[u8], named: &Named<'_>) -> Result<Scalar, &'static str> {
     }
 }
 
-fn select(parser: &Parser<'_>, value: &[u8]) -> Result<Select, String> {
-    let field = |value: &[u8]| -> Result<Field, String> {
-        let name = text(value).ok_or("select: expected names of attributes")?;
-        let source = match name {
-            "$id" => Source::Key,
-            "$updatedtime" => Source::Version,
-            "$expiresAt" => Source::Expires,
-            _ => Source::Path(named(parser, Some(value), "select: ")?.path),
-        };
-        Ok(Field { name: name.into(), source, select: Box::new(Select::All) })
+/// Names, or one name for bare values; in them all that `select()` of a URL takes.
+fn select(parser: &mut Parser<'_>, value: &[u8]) -> Result<Select, String> {
+    let names = match elements(value) {
+        Some(names) => names.into_iter().map(text).collect::<Option<Vec<&str>>>(),
+        None => text(value).map(|name| vec![name]),
     };
-    match elements(value) {
-        Some(names) => Ok(Select::Object(names.into_iter().map(field).collect::<Result<_, _>>()?)),
-        None => Ok(Select::Value(field(value)?)),
+    let names = names.ok_or("select: expected names of attributes")?;
+    let joined = names.join(",") + if elements(value).is_some() { ",)" } else { ")" };
+    let mut inner = Parser::new(&joined, parser.table, parser.tables);
+    let select = inner.select_arguments().map_err(|error| format!("select: {}", error.what))?;
+    if !inner.takes(")") {
+        return Err("select: expected names of attributes".into());
     }
+    parser.parameters.expansions = inner.parameters.expansions;
+    Ok(select)
 }
 
 fn sort(parser: &Parser<'_>, value: &[u8], keys: &mut Vec<SortKey>) -> Result<(), String> {
-    let path = named(parser, attribute(value, "attribute"), "sort: ")?.path;
+    let name = name(attribute(value, "attribute"), "sort: ")?;
+    let path = parser.attribute(0, &name).map_err(|error| format!("sort: {}", error.what))?.path;
     let descending = attribute(value, "descending").is_some_and(|value| *value == [0xc3]);
     keys.push(SortKey { path, descending });
     match attribute(value, "next").filter(|next| **next != [0xc0]) {

@@ -9,7 +9,7 @@ fn table() -> TableDef {
 }
 
 fn problem(text: &str) -> String {
-    parse(text, &table()).expect_err(text).to_string()
+    parse(text, &table(), &[]).expect_err(text).to_string()
 }
 
 #[test]
@@ -29,11 +29,11 @@ fn both_ways_of_writing_mean_the_same() {
         ("n=1|n=2", "[n=2|n=1]"),
     ];
     for (one, other) in pairs {
-        assert_eq!(parse(one, &table()), parse(other, &table()), "{one} {other}");
-        assert!(parse(one, &table()).is_ok(), "{one}: {:?}", parse(one, &table()));
+        assert_eq!(parse(one, &table(), &[]), parse(other, &table(), &[]), "{one} {other}");
+        assert!(parse(one, &table(), &[]).is_ok(), "{one}: {:?}", parse(one, &table(), &[]));
     }
-    assert_ne!(parse("any=3", &table()), parse("any==3", &table()));
-    assert_eq!(parse("s=a+b", &table()), parse("s=a%20b", &table()));
+    assert_ne!(parse("any=3", &table(), &[]), parse("any==3", &table(), &[]));
+    assert_eq!(parse("s=a+b", &table(), &[]), parse("s=a%20b", &table(), &[]));
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn mistakes_are_named_with_their_place() {
         ("", ""),
     ] {
         match wanted {
-            "" => assert_eq!(parse(text, &table()), Ok((Query::default(), Parameters::default()))),
+            "" => assert_eq!(parse(text, &table(), &[]), Ok((Query::default(), Parameters::default()))),
             wanted => assert_eq!(problem(text), wanted),
         }
     }
@@ -67,17 +67,17 @@ fn mistakes_are_named_with_their_place() {
 #[test]
 fn what_is_selected() {
     use shards::query::project::Select;
-    let select = |text: &str| parse(text, &table()).expect(text).0.select;
+    let select = |text: &str| parse(text, &table(), &[]).expect(text).0.select;
     assert!(matches!(select("select(n)"), Select::Value(_)));
     assert!(matches!(select("select(n,)"), Select::Object(fields) if fields.len() == 1));
     assert!(matches!(select("select(n,s)"), Select::Object(fields) if fields.len() == 2));
     assert!(matches!(select("select([n,s])"), Select::Array(fields) if fields.len() == 2));
     let Select::Object(fields) = select("select(n,place{city,zip},$id)") else { panic!() };
     assert!(matches!(&*fields[1].select, Select::Object(own) if own.len() == 2));
-    let (query, _) = parse("n=1&limit(5,15)&sort(-n,+s,b)", &table()).unwrap();
+    let (query, _) = parse("n=1&limit(5,15)&sort(-n,+s,b)", &table(), &[]).unwrap();
     assert_eq!((query.offset, query.limit, query.sort.len()), (5, Some(10), 3));
     assert!(query.sort[0].descending && !query.sort[1].descending);
-    let (_, parameters) = parse("n=1&startTime=5&explain", &table()).unwrap();
+    let (_, parameters) = parse("n=1&startTime=5&explain", &table(), &[]).unwrap();
     assert!(parameters.explain && parameters.start_time.as_deref() == Some("5"));
-    assert_eq!(problem("n=1&previousCount=3"), "query, position 4: previousCount is not supported");
+    assert_eq!(problem("n=1&previousCount=x"), "query, position 18: expected a number from 1 to 1000");
 }

@@ -169,8 +169,8 @@ impl Duplex {
         let rest = split_suffix(resolved.rest, catalog.table(resolved.table)).rest;
         let watch = Watch::parse(Resolved { rest, ..resolved }, query, None, catalog);
         let watch = watch.map_err(|what| problem(400, what))?;
-        if watch.start.is_some() {
-            return Err(problem(400, "a place to go on from is given where the socket is opened"));
+        if watch.start.is_some() || watch.max_rate.is_some() {
+            return Err(problem(400, "a place to go on from and maxRate are given where the socket is opened"));
         }
         let (stream, _) = Stream::open(context, watch, self.encoding);
         self.streams.push((reference.into(), stream));

@@ -8,7 +8,6 @@ use crate::protocol::frames::{Encoding, Protocol};
 use crate::protocol::framing::{Opcode, write_header};
 use crate::protocol::watch::{Progress, Stream, Watch, write_reset};
 use crate::protocol::{Context, Flow, Session};
-use shards::client::Client;
 use shards::command::Completion;
 
 /// A client that was silent for so long is asked whether it is still there.
@@ -49,7 +48,7 @@ impl RecordsSession {
                 let protocol = if watch.is_duplex { Protocol::WebSocketDuplex } else { Protocol::WebSocket };
                 let encoding = Encoding { protocol, format }.code();
                 session.duplex = watch.is_duplex.then(|| Box::new(Duplex::new(watch.target.clone(), encoding)));
-                context.shard.outboxes.attach(context.connection, Client::stream(encoding));
+                context.shard.outboxes.attach(context.connection, watch.client(encoding));
                 let (stream, progress) = Stream::open(context, watch, encoding);
                 if progress == Progress::Reset {
                     session.say_reset(context);

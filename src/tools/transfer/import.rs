@@ -277,7 +277,7 @@ impl Import {
                 let error = io::Error::from(io::ErrorKind::StorageFull);
                 return Err(ToolError::Io(self.data.shard_path(0), error));
             }
-            Outcome::Refused(Refusal::Damaged | Refusal::Fenced) => {
+            Outcome::Refused(Refusal::Damaged | Refusal::Fenced | Refusal::Forgotten) => {
                 let damage = |shard: &Shard| Some((self.data.shard_path(shard.index()), shard.damage()?));
                 let error = || ToolError::Io(self.data.shard_path(0), io::Error::other("an earlier flush has failed"));
                 return Err(self.shards.iter().find_map(damage).map_or_else(error, |(path, at)| {
