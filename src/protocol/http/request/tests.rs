@@ -236,7 +236,6 @@ fn read_all(input: &[u8], step: usize) -> Vec<Result<String, u16>> {
                 Ok(Progress::Request(request, taken)) => {
                     found.push(Ok(line(&request)));
                     start += taken;
-                    reader = Reader::default();
                 }
                 Err(error) => {
                     found.push(Err(error.status));
