@@ -4,7 +4,8 @@
 mod config;
 mod files;
 mod resources;
-pub(crate) mod sdl;
+#[doc(hidden)] // for the fuzzer
+pub mod sdl;
 mod source;
 
 pub use crate::diagnostic::{Diagnostic, Severity};
