@@ -5,6 +5,7 @@ use crate::protocol::framing::Framing;
 use crate::protocol::http::session::HttpSession;
 use crate::protocol::mqtt::session::MqttSession;
 use crate::protocol::sse::SseSession;
+use crate::protocol::ws::echo::EchoSession;
 use crate::protocol::ws::records::RecordsSession;
 use crate::protocol::ws::tunnel::TunnelSession;
 use crate::protocol::{Catalog, Context, Flow, Scratch, Session, Upgrade, format::Format};
@@ -279,6 +280,7 @@ impl Connection {
                     let inner = Box::new(MqttSession::new(context.ticks_us(), incoming, outgoing));
                     (Box::new(TunnelSession::new(inner)), Flow::Continue)
                 }
+                Upgrade::WebSocketEcho => (Box::new(EchoSession::new(context.ticks_us())), Flow::Continue),
             }
         });
         self.session = Some(next);

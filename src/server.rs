@@ -135,7 +135,7 @@ pub fn run(app: App, settings: Settings, mode: Mode) -> Result<(), ServerError> 
         (Kind::Https, settings.https_address()),
         (Kind::Mqtts, settings.mqtts_address()),
     ];
-    let catalog = Arc::new(catalog(tables, app.static_files, settings.http.cors, health));
+    let catalog = Arc::new(catalog(tables, app.static_files, app.web_socket_echo, settings.http.cors, health));
     let listeners = bind_all(&wanted, count)?;
     let shared = Arc::new(Shared::new(
         Tally::new(opened.iter().map(Shard::counters)),
@@ -316,6 +316,7 @@ fn start_generated_keys(shards: &mut [Shard], tables: &[(TableId, Arc<TableDef>)
 pub fn catalog(
     tables: Vec<(TableId, Arc<TableDef>)>,
     static_files: crate::protocol::http::files::StaticFiles,
+    web_socket_echo: Option<String>,
     cors: Vec<String>,
     health: Arc<Health>,
 ) -> Catalog {
@@ -332,7 +333,18 @@ pub fn catalog(
         }
         by_number[at] = Some(definition);
     }
-    Catalog { tables: by_number, rest, sse, ws, mqtt, static_files, cors, authority: Box::new(NoUsers), health }
+    Catalog {
+        tables: by_number,
+        rest,
+        sse,
+        ws,
+        mqtt,
+        static_files,
+        web_socket_echo,
+        cors,
+        authority: Box::new(NoUsers),
+        health,
+    }
 }
 
 /// One listening socket per address for each shard. Where the port is 0 the first socket decides it for all.

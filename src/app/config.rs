@@ -13,6 +13,15 @@ pub struct Config<'a> {
     pub schema: Vec<Glob<'a>>,
     pub resources: Vec<Glob<'a>>,
     pub static_files: StaticSection<'a>,
+    pub web_socket_echo: Option<EchoPath<'a>>,
+}
+
+/// `webSocketEcho`: where a WebSocket sends back what it is sent, for conformance suites of WebSocket implementations.
+#[derive(Debug)]
+pub struct EchoPath<'a> {
+    /// With its leading slash.
+    pub path: String,
+    pub place: Place<'a>,
 }
 
 #[derive(Debug, Default)]
@@ -24,8 +33,17 @@ pub struct StaticSection<'a> {
     pub index: bool,
 }
 
-const PLUGINS: &[&str] =
-    &["rest", "graphqlSchema", "jsResource", "static", "roles", "loadEnv", "dataLoader", "fastifyRoutes"];
+const PLUGINS: &[&str] = &[
+    "rest",
+    "graphqlSchema",
+    "jsResource",
+    "static",
+    "webSocketEcho",
+    "roles",
+    "loadEnv",
+    "dataLoader",
+    "fastifyRoutes",
+];
 
 impl<'a> Config<'a> {
     /// Harper's default for a folder without `config.yaml`.
@@ -41,6 +59,7 @@ impl<'a> Config<'a> {
             schema: Vec::new(),
             resources: Vec::new(),
             static_files: StaticSection::default(),
+            web_socket_echo: None,
         }
     }
 
@@ -59,6 +78,12 @@ impl<'a> Config<'a> {
                 "graphqlSchema" => config.schema = files_only(entry, diagnostics),
                 "jsResource" => config.resources = files_only(entry, diagnostics),
                 "static" => config.static_files = static_section(entry, diagnostics),
+                "webSocketEcho" => match entry.value.text() {
+                    Some(path) if path.starts_with('/') => {
+                        config.web_socket_echo = Some(EchoPath { path: path.to_owned(), place: entry.value.place });
+                    }
+                    _ => wrong(entry, "a path such as /echo", diagnostics),
+                },
                 key @ ("roles" | "loadEnv" | "dataLoader" | "fastifyRoutes") => {
                     diagnostics.warning(entry.key_place, format!("{key} is not supported yet, ignored"));
                 }
@@ -272,6 +297,10 @@ mod tests {
             (
                 "static: {files: a, urlPath: ../b}\n",
                 "config.yaml:1:29: error: urlPath: found `../b` (expected a path such as /static)",
+            ),
+            (
+                "webSocketEcho: echo\n",
+                "config.yaml:1:16: error: webSocketEcho: found `echo` (expected a path such as /echo)",
             ),
             ("- rest\n", "config.yaml:1:1: error: found a list (expected a map of plugins)"),
         ] {

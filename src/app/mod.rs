@@ -4,14 +4,15 @@
 mod config;
 mod files;
 mod resources;
-pub(crate) mod sdl;
+#[doc(hidden)] // for the fuzzer
+pub mod sdl;
 mod source;
 
 pub use crate::diagnostic::{Diagnostic, Severity};
 use crate::protocol::http::files::StaticFiles;
 
 use crate::diagnostic::{Diagnostics, Place};
-use config::Config;
+use config::{Config, EchoPath};
 use shards::schema::TableDef;
 use source::Source;
 use std::path::Path;
@@ -38,6 +39,8 @@ pub struct App {
     /// this is for the start-up line and for a sensible 404.
     pub rest: bool,
     pub static_files: StaticFiles,
+    /// Path of the WebSocket that echoes.
+    pub web_socket_echo: Option<String>,
     pub warnings: Vec<Diagnostic>,
 }
 
@@ -72,7 +75,7 @@ impl App {
             read_resources(source, &config, &mut tables, &mut diagnostics);
         }
         let static_files = files::load(source, &config.static_files, &mut diagnostics);
-        if !diagnostics.has_errors() && tables.is_empty() {
+        if !diagnostics.has_errors() && tables.is_empty() && config.web_socket_echo.is_none() {
             diagnostics.warning(Place::whole(CONFIG_FILE), "the app has no tables");
         }
         for export in tables.iter_mut().flat_map(|table| &mut table.exports) {
@@ -80,8 +83,18 @@ impl App {
             export.sse &= config.rest;
             export.ws &= config.rest && config.web_socket;
         }
-        let rest = config.rest;
-        diagnostics.finish(()).map(|((), warnings)| App { name, tables, rest, static_files, warnings })
+        if let Some(echo) = &config.web_socket_echo {
+            check_echo(echo, &tables, &mut diagnostics);
+        }
+        let (rest, echo) = (config.rest, config.web_socket_echo.map(|echo| echo.path));
+        diagnostics.finish(()).map(|((), warnings)| App {
+            name,
+            tables,
+            rest,
+            static_files,
+            web_socket_echo: echo,
+            warnings,
+        })
     }
 }
 
@@ -102,6 +115,20 @@ fn read_schema(source: &Source, config: &Config<'_>, diagnostics: &mut Diagnosti
 fn read_resources(source: &Source, config: &Config<'_>, tables: &mut [TableDef], diagnostics: &mut Diagnostics) {
     for (path, text) in read_all(source, &config.resources, diagnostics) {
         resources::apply(&path, &text, tables, diagnostics);
+    }
+}
+
+/// A table's records would be out of reach below the path of the echo.
+fn check_echo(echo: &EchoPath<'_>, tables: &[TableDef], diagnostics: &mut Diagnostics) {
+    let path = &echo.path[1..];
+    let covers = |own: &str| {
+        let rest = path.strip_prefix(own);
+        own.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let owner = tables.iter().find(|table| table.exports.iter().any(|export| export.ws && covers(&export.path)));
+    if let Some(table) = owner {
+        let message = format!("`{}` is taken by table {} (expected a free path)", echo.path, table.name);
+        diagnostics.error(echo.place, message);
     }
 }
 
@@ -176,6 +203,28 @@ mod tests {
             let app = App::load(folder.path()).expect("loads");
             let export = &app.tables[0].exports[0];
             assert_eq!((app.rest, [export.rest, export.sse, export.ws, export.mqtt]), expected, "{config}");
+        }
+    }
+
+    #[test]
+    fn an_echo_is_where_no_table_is() {
+        let taken = |path: &str, table: &str| {
+            vec![format!("config.yaml:2:16: error: `{path}` is taken by table {table} (expected a free path)")]
+        };
+        for (rest, path, schema, expected) in [
+            ("true", "/echo", "type A @table @export", vec![]),
+            ("true", "/", "type A @table @export", vec![]),
+            ("true", "/Ab", "type A @table @export", vec![]),
+            ("true", "/A", "type A @table @export", taken("/A", "A")),
+            ("true", "/A/echo", "type A @table @export", taken("/A/echo", "A")),
+            ("true", "/echo", "type A @table @export(name: \"\")", taken("/echo", "A")),
+            ("{webSocket: false}", "/echo", "type A @table @export(name: \"\")", vec![]),
+        ] {
+            let config = format!("rest: {rest}\nwebSocketEcho: {path}\ngraphqlSchema: {{files: '*.graphql'}}");
+            let folder = folder(&[("config.yaml", &config), ("a.graphql", schema)]);
+            let found = App::load(folder.path()).map(|app| app.web_socket_echo);
+            let wanted = if expected.is_empty() { Ok(Some(path.to_owned())) } else { Err(expected) };
+            assert_eq!(found.map_err(lines), wanted, "{config} {schema}");
         }
     }
 

@@ -38,6 +38,8 @@ pub struct Catalog {
     pub ws: Routes,
     pub mqtt: Routes,
     pub static_files: http::files::StaticFiles,
+    /// Path of the WebSocket that echoes, if the app has one.
+    pub web_socket_echo: Option<String>,
     /// Origins that other pages may have; `*`: every one.
     pub cors: Vec<String>,
     /// Who may come in.
@@ -167,6 +169,8 @@ pub enum Upgrade {
         incoming: Option<Format>,
         outgoing: Format,
     },
+    /// A WebSocket that sends back what it is sent.
+    WebSocketEcho,
 }
 
 /// One connection's protocol.

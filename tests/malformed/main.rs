@@ -1,7 +1,9 @@
 //! Wrong input anywhere gets a clear answer and disturbs nothing else: tables of bytes and answers for MQTT
-//! ([`mqtt`], [`mqtt_time`] for deadlines and wills), HTTP ([`http`]) and WebSocket ([`websocket`]). While a table is
-//! worked off, a [`Bystander`] of each protocol stays connected and must get every change.
+//! ([`mqtt`], [`mqtt_time`] for deadlines and wills), HTTP ([`http`]) and WebSocket ([`websocket`]; [`autobahn`] runs
+//! the test suite of that name). While a table is worked off, a [`Bystander`] of each protocol stays connected and must
+//! get every change.
 
+mod autobahn;
 #[path = "../common/mod.rs"]
 mod common;
 mod http;

@@ -43,6 +43,8 @@ fn frames() -> Vec<Case> {
         case("8.1 text is cut inside a character", frame(0x81, b"\xe2\x82"), 1007),
         case("8.1 a surrogate in text", frame(0x81, b"\xed\xa0\x80"), 1007),
         case("8.1 fragments make bad UTF-8", [frame(0x01, b"\xe2"), frame(0x80, b"\x28\xa1")].concat(), 1007),
+        case("8.1 a fragment that no other can mend", frame(0x01, b"\xf4\x90"), 1007),
+        case("8.1 the same in a frame that has not come whole", frame(0x81, b"\xf4\x90 and more")[..8].to_vec(), 1007),
         case("5.5.1 a close code of one byte", frame(0x88, &[3]), 1002),
         case("7.4.2 close code 999", reason(999, b""), 1002),
         case("7.4.1 close code 1004", reason(1004, b""), 1002),

@@ -127,7 +127,7 @@ impl World {
         let all = std::iter::once(table).chain(system_tables());
         let tables: Vec<_> = (0..).map(TableId).zip(all.map(Arc::new)).collect();
         let health = Arc::new(Health::new(shards));
-        let catalog = server::catalog(tables.clone(), Default::default(), Vec::new(), health);
+        let catalog = server::catalog(tables.clone(), Default::default(), None, Vec::new(), health);
         let (cores, lines) = (Vec::new(), Vec::new());
         let mut world = World {
             chance,

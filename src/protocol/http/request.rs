@@ -79,6 +79,8 @@ pub struct Reader {
     scanned: usize,
     /// Set once the head is there.
     framing: Option<Framing>,
+    /// Body of the last request, if it came in chunks.
+    chunks: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -172,10 +174,8 @@ impl Reader {
         match framing.length {
             Length::Bytes(_) => request.body = &input[framing.head_bytes..end],
             Length::Chunked => {
-                // Kept until the next request begins.
-                self.framing = Some(framing);
-                let chunks = &self.framing.as_ref().expect("just set").chunks;
-                request.body = chunks;
+                self.chunks = framing.chunks;
+                request.body = &self.chunks;
             }
         }
         Ok(Progress::Request(request, end))

@@ -54,6 +54,9 @@ impl HttpSession {
                 let incoming = request.field("content-type").and_then(Format::of_media_type);
                 return Upgrade::MqttOverWebSocket { incoming, outgoing: outgoing.unwrap_or(Format::Json) };
             }
+            if context.catalog.web_socket_echo.as_deref() == Some(decoded) {
+                return Upgrade::WebSocketEcho;
+            }
             session.web_socket_on_records(context, request, decoded, outgoing)
         })
     }

@@ -41,13 +41,18 @@ pub enum Message {
     Fragment,
 }
 
-/// Puts fragments together. The bytes of the last message or control frame are in `data`.
+/// Puts a message together that comes in fragments, or in more than one piece of input. The bytes of the last message or
+/// control frame are in `data`.
 #[derive(Default)]
 pub struct Reader {
-    /// The message so far, where it comes in fragments.
+    /// The message so far, where it comes in parts.
     gathered: Vec<u8>,
-    /// Opcode of the fragmented message.
+    /// So many bytes of it are known to be whole characters, where it is text.
+    characters: usize,
+    /// Opcode of a message whose last frame has not come.
     fragmented: Option<Opcode>,
+    /// The data frame whose payload has come in part.
+    begun: Option<Begun>,
 }
 
 struct Head {
@@ -57,6 +62,16 @@ struct Head {
     /// Bytes of the head, and of the payload behind it.
     head: usize,
     payload: usize,
+}
+
+/// What is to come of a data frame.
+struct Begun {
+    kind: Opcode,
+    fin: bool,
+    /// Turned so that it begins with the byte for what comes next.
+    mask: [u8; 4],
+    /// Bytes of the payload that are missing.
+    missing: usize,
 }
 
 /// The head of the frame at the start of `input`; `None`: more bytes are needed (§5.2).
@@ -121,41 +136,41 @@ fn unmask(payload: &[u8], mask: [u8; 4], out: &mut Vec<u8>) {
 }
 
 impl Reader {
-    /// Reads the frame at the start of `input` into `data`; gives what it is and how long it was. `None`: more bytes are
-    /// needed.
+    /// Reads the frame at the start of `input` into `data`, or what has come of a data frame; gives what it is and how
+    /// long it was. `None`: more bytes are needed.
     pub fn read(
         &mut self,
         input: &[u8],
         bytes_max: usize,
         data: &mut Vec<u8>,
     ) -> Result<Option<(Message, usize)>, Violation> {
+        if let Some(begun) = self.begun.take() {
+            return self.gather(begun, input, data);
+        }
         let Some(head) = head(input, bytes_max)? else { return Ok(None) };
+        if matches!(head.opcode, Opcode::Continuation | Opcode::Text | Opcode::Binary) {
+            return self.data_frame(&head, input, bytes_max, data);
+        }
         let length = head.head + head.payload;
         let Some(payload) = input.get(head.head..length) else { return Ok(None) };
         data.clear();
+        unmask(payload, head.mask, data);
         let message = match head.opcode {
-            Opcode::Ping | Opcode::Pong | Opcode::Close => {
-                unmask(payload, head.mask, data);
-                match head.opcode {
-                    Opcode::Ping => Message::Ping,
-                    Opcode::Pong => Message::Pong,
-                    _ => Message::Close(closing(data)?),
-                }
-            }
-            opcode => self.data_frame(opcode, &head, payload, bytes_max, data)?,
+            Opcode::Ping => Message::Ping,
+            Opcode::Pong => Message::Pong,
+            _ => Message::Close(closing(data)?),
         };
         Ok(Some((message, length)))
     }
 
     fn data_frame(
         &mut self,
-        opcode: Opcode,
         head: &Head,
-        payload: &[u8],
+        input: &[u8],
         bytes_max: usize,
         data: &mut Vec<u8>,
-    ) -> Result<Message, Violation> {
-        let kind = match (opcode, self.fragmented) {
+    ) -> Result<Option<(Message, usize)>, Violation> {
+        let kind = match (head.opcode, self.fragmented) {
             (Opcode::Continuation, Some(kind)) => kind,
             (Opcode::Continuation, None) => {
                 return Err(violation(close::PROTOCOL, "a continuation of nothing")); // §5.4
@@ -163,26 +178,72 @@ impl Reader {
             (_, Some(_)) => return Err(violation(close::PROTOCOL, "a new message inside a fragmented one")),
             (kind, None) => kind,
         };
-        if self.gathered.len() + payload.len() > bytes_max {
+        if self.gathered.len() + head.payload > bytes_max {
             return Err(violation(close::TOO_BIG, "the message is larger than the server accepts"));
         }
-        if !head.fin {
-            self.fragmented = Some(kind);
-            unmask(payload, head.mask, &mut self.gathered);
-            return Ok(Message::Fragment);
-        }
-        if self.fragmented.take().is_some() {
-            unmask(payload, head.mask, &mut self.gathered);
-            std::mem::swap(data, &mut self.gathered);
-            self.gathered = Vec::new();
-        } else {
+        let length = head.head + head.payload;
+        if head.fin
+            && self.fragmented.is_none()
+            && let Some(payload) = input.get(head.head..length)
+        {
+            data.clear();
             unmask(payload, head.mask, data);
+            if kind == Opcode::Text && std::str::from_utf8(data).is_err() {
+                return Err(NOT_UTF8);
+            }
+            return Ok(Some((message(kind), length)));
         }
-        if kind == Opcode::Text && std::str::from_utf8(data).is_err() {
-            return Err(violation(close::INVALID, "the text is not UTF-8")); // §8.1
-        }
-        Ok(if kind == Opcode::Text { Message::Text } else { Message::Binary })
+        let begun = Begun { kind, fin: head.fin, mask: head.mask, missing: head.payload };
+        let gathered = self.gather(begun, &input[head.head..], data)?;
+        let (message, taken) = gathered.unwrap_or((Message::Fragment, 0));
+        Ok(Some((message, head.head + taken)))
     }
+
+    /// Adds to the message what has come of a frame's payload. Text that is none is refused as soon as that is seen.
+    fn gather(
+        &mut self,
+        mut begun: Begun,
+        input: &[u8],
+        data: &mut Vec<u8>,
+    ) -> Result<Option<(Message, usize)>, Violation> {
+        let taken = begun.missing.min(input.len());
+        unmask(&input[..taken], begun.mask, &mut self.gathered);
+        begun.mask.rotate_left(taken % 4);
+        begun.missing -= taken;
+        let is_whole = begun.missing == 0 && begun.fin;
+        if begun.kind == Opcode::Text {
+            self.check_text(is_whole)?;
+        }
+        let kind = begun.kind;
+        if is_whole {
+            self.fragmented = None;
+            self.characters = 0;
+            *data = std::mem::take(&mut self.gathered);
+            return Ok(Some((message(kind), taken)));
+        }
+        if begun.missing > 0 {
+            self.begun = Some(begun);
+            return Ok((taken > 0).then_some((Message::Fragment, taken)));
+        }
+        self.fragmented = Some(kind);
+        Ok(Some((Message::Fragment, taken)))
+    }
+
+    /// Fails on what no more bytes can make UTF-8 (§8.1).
+    fn check_text(&mut self, is_whole: bool) -> Result<(), Violation> {
+        match std::str::from_utf8(&self.gathered[self.characters..]) {
+            Ok(text) => self.characters += text.len(),
+            Err(error) if error.error_len().is_none() && !is_whole => self.characters += error.valid_up_to(),
+            Err(_) => return Err(NOT_UTF8),
+        }
+        Ok(())
+    }
+}
+
+const NOT_UTF8: Violation = Violation { code: close::INVALID, what: "the text is not UTF-8" };
+
+fn message(kind: Opcode) -> Message {
+    if kind == Opcode::Text { Message::Text } else { Message::Binary }
 }
 
 /// The code with which a Close frame is answered (§5.5.1, §7.4).
@@ -201,6 +262,12 @@ fn closing(payload: &[u8]) -> Result<u16, Violation> {
         Ok(_) => Ok(code),
         Err(_) => Err(violation(close::INVALID, "the reason of a close is not UTF-8")),
     }
+}
+
+/// Appends the answer to a Ping (§5.5.3).
+pub fn write_pong(payload: &[u8], out: &mut Vec<u8>) {
+    write_header(Opcode::Pong, payload.len(), out);
+    out.extend_from_slice(payload);
 }
 
 /// Appends a Close frame; the reason is cut to what a control frame holds.
@@ -251,13 +318,52 @@ mod tests {
             let _ = Reader::default().read(&bytes, 1000, &mut Vec::new());
         }
 
+        /// A Ping waits until it is whole; a message is taken as it comes.
         #[test]
-        fn a_prefix_of_a_frame_waits_for_more(payload in proptest::collection::vec(any::<u8>(), 0..300),
-                                              mask in any::<[u8; 4]>(), cut in 0usize..300) {
+        fn a_frame_may_come_in_pieces(payload in proptest::collection::vec(any::<u8>(), 0..300),
+                                      mask in any::<[u8; 4]>(), cuts in proptest::collection::vec(0usize..310, 0..4)) {
+            let ping = frame(true, 9, mask, &payload[..payload.len().min(125)]);
+            let cut = cuts.first().map_or(0, |cut| cut % ping.len());
+            prop_assert_eq!(Reader::default().read(&ping[..cut], 1000, &mut Vec::new()), Ok(None));
             let whole = frame(true, 2, mask, &payload);
-            let cut = cut.min(whole.len() - 1);
-            prop_assert_eq!(Reader::default().read(&whole[..cut], 1000, &mut Vec::new()), Ok(None));
+            let (mut reader, mut data) = (Reader::default(), Vec::new());
+            let (mut at, mut last) = (0, None);
+            for end in cuts.iter().copied().chain([whole.len()]) {
+                while let Some((message, taken)) = reader.read(&whole[at..end.clamp(at, whole.len())], 1000, &mut data).unwrap() {
+                    at += taken;
+                    last = Some(message);
+                }
+            }
+            prop_assert_eq!((at, last, data), (whole.len(), Some(Message::Binary), payload));
         }
+    }
+
+    #[test]
+    fn text_is_refused_as_soon_as_it_is_none() {
+        let text = b"\xce\xba\xe1\xbd\xb9\xf4\x90\x80\x80x"; // U+110000: wrong from its second byte on
+        let mask = [9, 8, 7, 6];
+        let whole = frame(true, 1, mask, text);
+        let mut reader = Reader::default();
+        let mut data = Vec::new();
+        assert_eq!(reader.read(&whole[..12], 100, &mut data), Ok(Some((Message::Fragment, 12))), "to the \\xf4");
+        assert_eq!(reader.read(&[], 100, &mut data), Ok(None));
+        assert_eq!(reader.read(&whole[12..13], 100, &mut data), Err(NOT_UTF8), "and its \\x90");
+
+        let mut reader = Reader::default();
+        let first = frame(false, 1, mask, &text[..6]);
+        assert_eq!(reader.read(&first, 100, &mut data), Ok(Some((Message::Fragment, first.len()))));
+        assert_eq!(reader.read(&frame(false, 0, mask, &text[6..7]), 100, &mut data), Err(NOT_UTF8));
+    }
+
+    #[test]
+    fn the_bound_is_one_on_messages() {
+        let mask = [1, 2, 3, 4];
+        let mut reader = Reader::default();
+        let first = frame(false, 2, mask, &[0; 600]);
+        assert_eq!(reader.read(&first, 1000, &mut Vec::new()), Ok(Some((Message::Fragment, first.len()))));
+        let head = &frame(true, 0, mask, &[0; 401])[..8];
+        let refused = reader.read(head, 1000, &mut Vec::new()).unwrap_err();
+        assert_eq!(refused.code, close::TOO_BIG, "before any of the payload has come");
     }
 
     #[test]

@@ -2,16 +2,14 @@
 //! are encoded in `protocol/frames.rs`.
 
 use super::duplex::Duplex;
-use super::frame::{Message, Reader, close, write_close};
+use super::frame::{Message, Reader, close, write_close, write_pong};
+use super::keepalive::Keepalive;
 use crate::protocol::format::{self, Format};
 use crate::protocol::frames::{Encoding, Protocol};
 use crate::protocol::framing::{Opcode, write_header};
 use crate::protocol::watch::{Progress, Stream, Watch, write_reset};
 use crate::protocol::{Context, Flow, Session};
 use shards::command::Completion;
-
-/// A client that was silent for so long is asked whether it is still there.
-const PING_US: u64 = 30_000_000;
 
 /// The answer to a data frame on a socket that only listens. Documented in the README.
 const READ_ONLY: &str = "{\"type\":\"problem\",\"status\":501,\"title\":\"Not Implemented\",\
@@ -22,8 +20,7 @@ pub struct RecordsSession {
     stream: Option<Stream>,
     format: Format,
     duplex: Option<Box<Duplex>>,
-    heard_us: u64,
-    pinged: bool,
+    keepalive: Keepalive,
     closing: bool,
 }
 
@@ -39,8 +36,7 @@ impl RecordsSession {
             stream: None,
             format,
             duplex: None,
-            heard_us: context.ticks_us(),
-            pinged: false,
+            keepalive: Keepalive::new(context.ticks_us()),
             closing: false,
         };
         match watch {
@@ -132,14 +128,10 @@ impl Session for RecordsSession {
         let outcome = match read {
             Ok(None) => (0, Flow::Continue),
             Ok(Some((message, length))) => {
-                self.heard_us = context.ticks_us();
-                self.pinged = false;
+                self.keepalive.heard(context.ticks_us());
                 let flow = match message {
                     Message::Ping => {
-                        context.write(|out| {
-                            write_header(Opcode::Pong, data.len(), out);
-                            out.extend_from_slice(&data);
-                        });
+                        context.write(|out| write_pong(&data, out));
                         Flow::Continue
                     }
                     Message::Text | Message::Binary => {
@@ -177,16 +169,14 @@ impl Session for RecordsSession {
     }
 
     fn deadline(&self) -> Option<u64> {
-        Some(self.heard_us + PING_US * (1 + u64::from(self.pinged)))
+        Some(self.keepalive.deadline())
     }
 
     fn expire(&mut self, context: &mut Context<'_>) -> Flow {
-        if self.pinged {
-            return self.close(context, close::NORMAL, "no answer to a ping");
+        if self.keepalive.expire(context) {
+            return Flow::Continue;
         }
-        self.pinged = true;
-        context.write(|out| write_header(Opcode::Ping, 0, out));
-        Flow::Continue
+        self.close(context, close::NORMAL, "no answer to a ping")
     }
 
     fn stop(&mut self, context: &mut Context<'_>) -> Flow {

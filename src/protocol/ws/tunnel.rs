@@ -1,8 +1,8 @@
 //! Another protocol inside binary messages: MQTT over WebSocket (MQTT 5 §6). Message boundaries mean nothing to it:
 //! packets may be split over messages, and several may come in one [MQTT-6.0.0-2].
 
-use super::frame::{Message, Reader, close, write_close};
-use crate::protocol::framing::{Framing, Opcode, write_header};
+use super::frame::{Message, Reader, close, write_close, write_pong};
+use crate::protocol::framing::Framing;
 use crate::protocol::{Context, Flow, Session};
 use shards::command::Completion;
 
@@ -74,10 +74,7 @@ impl TunnelSession {
             // Only binary frames carry MQTT [MQTT-6.0.0-1].
             Message::Text => self.close(context, close::UNSUPPORTED, "MQTT comes in binary frames"),
             Message::Ping => {
-                context.write(|out| {
-                    write_header(Opcode::Pong, data.len(), out);
-                    out.extend_from_slice(data);
-                });
+                context.write(|out| write_pong(data, out));
                 Flow::Continue
             }
             Message::Pong | Message::Fragment => Flow::Continue,

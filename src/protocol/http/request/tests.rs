@@ -256,7 +256,6 @@ fn read_all(input: &[u8], step: usize) -> Vec<Result<String, u16>> {
                 Ok(Progress::Request(request, taken)) => {
                     found.push(Ok(line(&request)));
                     start += taken;
-                    reader = Reader::default();
                 }
                 Ok(Progress::Streamed(request, taken, incoming, _)) => {
                     sequence = Some((line(&request), incoming));
