@@ -6,7 +6,8 @@
 //! offline session is that record and nothing else; what it misses is read from the log when it comes back.
 //!
 //! What a client has sent at QoS 2 and not released yet is a record of [`receipts_table`], in the log of the shard that
-//! took the message, in the same batch as the message: both are there after a crash, or neither.
+//! took the message, in the same batch as the message: both are there after a crash, or neither. So is a write by a
+//! request that may be repeated (`Idempotency-Key` of HTTP).
 
 use crate::client::{Inflight, Phase, Progress, Source};
 use crate::command::{ConnectionRef, Operation, Write};
@@ -46,7 +47,8 @@ pub fn sessions_table() -> TableDef {
     system_table("sessions")
 }
 
-/// One record for each message that was received at QoS 2 and is not released.
+/// One record for each message that was received at QoS 2 and is not released, and for each request that may be
+/// repeated.
 pub fn receipts_table() -> TableDef {
     system_table("receipts")
 }
@@ -62,20 +64,20 @@ pub fn system_tables() -> [TableDef; 3] {
     [sessions_table(), receipts_table(), figures_table()]
 }
 
-/// The key of a receipt. All of a session begin with [`receipts_of`].
-pub fn receipt_key(receipt: Receipt) -> String {
-    format!("{}{}", receipts_of(receipt.session), receipt.packet_id)
+/// The key of a QoS 2 message's receipt. All of a session begin with [`receipts_of`].
+pub fn receipt_key(session: u64, packet_id: u16) -> String {
+    format!("{}{packet_id}", receipts_of(session))
 }
 
 pub fn receipts_of(session: u64) -> String {
     format!("{session:016x}-")
 }
 
-/// Names a message that was received at QoS 2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Names a write that may be sent again and is made once: it is noted with the write, in the same batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    pub session: u64,
-    pub packet_id: u16,
+    /// In [`receipts_table`].
+    pub key: Box<str>,
     /// When it may be forgotten, in milliseconds since 1970.
     pub expires_ms: Option<u64>,
 }

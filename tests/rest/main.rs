@@ -5,6 +5,7 @@
 mod common;
 
 mod bulk;
+mod idempotency;
 mod joins;
 mod preconditions;
 mod representations;

@@ -54,6 +54,11 @@ impl Shard {
         self.submit(Write { terms, token, ..Write::new(operation, table, body) });
     }
 
+    /// Where receipts are kept.
+    pub fn receipts(&self) -> Option<TableId> {
+        self.system.receipts
+    }
+
     /// A message that was received at QoS 2 is released; an outcome follows from each shard that is asked.
     pub fn release_receipt(&mut self, token: command::Token, shard: u16, key: &str) {
         let Some(table) = self.system.receipts else { return };

@@ -10,7 +10,7 @@ use crate::log::format::{Record, RecordHead, RecordKind};
 use crate::log::{Room, Unreadable};
 use crate::scan::owner;
 use crate::schema::{Deliver, Durability, Role, TableDef, TableId};
-use crate::session::{Receipt, StoredSession, receipt_key};
+use crate::session::{Receipt, StoredSession};
 use crate::table::Entry;
 use crate::validate::{Mode, Subject};
 use bytes::Bytes;
@@ -84,7 +84,7 @@ impl Shard {
 
     /// Applies a write, or gives it back where the log has no room just now.
     fn try_apply(&mut self, from: u16, write: Write) -> Option<Write> {
-        if write.receipt.is_some_and(|receipt| self.has_receipt(receipt)) {
+        if write.receipt.as_ref().is_some_and(|receipt| self.has_receipt(receipt)) {
             self.answer_again(from, &write);
             return None;
         }
@@ -103,14 +103,14 @@ impl Shard {
         let holds = write.precondition.as_ref().is_none_or(|precondition| precondition.holds(version));
         // What a put leaves free is enough to delete something on a full disk.
         let slack = if write.body.document().is_empty() { 0 } else { DOCUMENT_SLACK_BYTES };
-        let receipt_bytes = if write.receipt.is_some() { RECEIPT_BYTES } else { 0 };
+        let receipt_bytes = write.receipt.as_ref().map_or(0, |receipt| RECEIPT_BYTES + receipt.key.len());
         let refusal = match self.log.room(write.body.len() + stored + slack + receipt_bytes) {
             _ if too_large => Refusal::TooLarge,
             Room::Yes if !holds => Refusal::Precondition,
             Room::Yes if write.operation == Operation::Insert && previous.is_some() => Refusal::Exists,
             Room::Yes => match self.apply(from, &write, previous, expires_ms) {
                 Ok(()) => {
-                    if let Some(receipt) = write.receipt {
+                    if let Some(receipt) = &write.receipt {
                         self.note_receipt(receipt);
                     }
                     return None;
@@ -263,15 +263,14 @@ impl Shard {
         Ok(())
     }
 
-    fn has_receipt(&self, receipt: Receipt) -> bool {
-        let key = receipt_key(receipt);
-        self.system.receipts.is_some_and(|table| self.table(table).get(key.as_bytes()).is_some())
+    fn has_receipt(&self, receipt: &Receipt) -> bool {
+        self.system.receipts.is_some_and(|table| self.table(table).get(receipt.key.as_bytes()).is_some())
     }
 
     /// Notes, in the batch of the message, that it was taken.
-    fn note_receipt(&mut self, receipt: Receipt) {
+    fn note_receipt(&mut self, receipt: &Receipt) {
         let Some(table) = self.system.receipts else { return };
-        let (operation, body) = (Operation::Put, Body::new(receipt_key(receipt).as_bytes(), &[0x80]));
+        let (operation, body) = (Operation::Put, Body::new(receipt.key.as_bytes(), &[0x80]));
         let terms = Terms { expires_ms: receipt.expires_ms, ..Terms::default() };
         let write = Write { terms, ..Write::new(operation, table, body) };
         // There is room for it, and nothing of it can be refused.

@@ -306,7 +306,7 @@ impl HttpSession {
                 match Reader::new(&document).next() {
                     Some(Value::Array(_)) => Source::array(document),
                     Some(Value::Map(_)) if is_post => {
-                        return self.create(context, resource.table, representation, &document);
+                        return self.create(context, request, resource.table, representation, &document);
                     }
                     _ => {
                         let expected = if is_post { "an object or an array of objects" } else { "an array of objects" };
@@ -315,6 +315,10 @@ impl HttpSession {
                 }
             }
         };
+        if request.field("idempotency-key").is_some() {
+            let detail = "Idempotency-Key is for writes of one record";
+            return self.problem(context, 501, "not_implemented", detail);
+        }
         let bulk = Bulk::new(resource.table, is_post, source);
         self.continue_bulk(context, Box::new(bulk), &[]).1
     }

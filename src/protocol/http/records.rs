@@ -1,6 +1,7 @@
 //! Requests about one record, and the description of a table (compat §6.2).
 
 use super::coding::uncoded_tag;
+use super::promise::Promise;
 use super::representation::{JSON, Representation};
 use super::request::Request;
 use super::response::{Body, write_field};
@@ -27,7 +28,7 @@ pub(super) struct Waiting {
     what: What,
 }
 
-enum What {
+pub(super) enum What {
     /// `acceptable`: a document in the chosen format may be sent; if not, only what is stored opaque.
     Read {
         attribute: Option<String>,
@@ -52,6 +53,8 @@ enum What {
         table: TableId,
         key: Vec<u8>,
         retry: Option<(u32, Write)>,
+        /// The request may come again.
+        promise: Option<Promise>,
     },
 }
 
@@ -122,7 +125,7 @@ fn precondition(request: &Request<'_>) -> Result<Option<Box<Precondition>>, &'st
 }
 
 impl HttpSession {
-    fn wait(&mut self, representation: Representation, what: What) -> Flow {
+    pub(super) fn wait(&mut self, representation: Representation, what: What) -> Flow {
         self.pending = Pending::Record(Box::new(Waiting { representation, what }));
         Flow::Blocked
     }
@@ -282,14 +285,14 @@ impl HttpSession {
         let body = event::Body::from_parts(bytes, key_bytes, 0);
         let token = Some(Token { connection: context.connection, tag: 0 });
         let write = Write { token, precondition, ..Write::new(operation, resource.table, body) };
-        context.shard.submit(write);
-        self.wait(representation, what)
+        self.submit(context, request, write, what, representation)
     }
 
     /// POST of one record to a collection: the key is the record's, or a new one.
     pub(super) fn create(
         &mut self,
         context: &mut Context<'_>,
+        request: &Request<'_>,
         table: TableId,
         representation: Representation,
         sent: &[u8],
@@ -306,8 +309,7 @@ impl HttpSession {
         }
         let write = created(context, table, &key, sent);
         let retry = (!is_given).then(|| (KEY_TRIES, write.clone()));
-        context.shard.submit(write);
-        self.wait(representation, What::Created { table, key, retry })
+        self.submit(context, request, write, What::Created { table, key, retry, promise: None }, representation)
     }
 
     /// False: there are no keys left.
@@ -342,7 +344,10 @@ impl HttpSession {
                 let stored = stored.map(|stored| select_of(stored, &select, codec, &key));
                 return self.found(context, representation, stored, attribute.as_deref(), &if_none_match);
             }
-            (Outcome::Refused(Refusal::Exists), What::Created { table, retry: Some((tries @ 1.., write)), .. }) => {
+            (
+                Outcome::Refused(Refusal::Exists),
+                What::Created { table, retry: Some((tries @ 1.., write)), promise, .. },
+            ) => {
                 // The generated key is taken: the next one.
                 let mut key = Vec::new();
                 let codec = KeyCodec::of(context.catalog.table(table));
@@ -350,8 +355,13 @@ impl HttpSession {
                     return self.problem(context, 409, "no_keys_left", "all keys of this table have been given out");
                 }
                 let again = created(context, table, &key, write.body.document());
-                context.shard.submit(again.clone());
-                return self.wait(representation, What::Created { table, key, retry: Some((tries - 1, again)) });
+                let retry = Some((tries - 1, again.clone()));
+                let what = What::Created { table, key, retry, promise: None };
+                if let Some(promise) = promise {
+                    return self.promise_again(context, promise, again, what, representation);
+                }
+                context.shard.submit(again);
+                return self.wait(representation, what);
             }
             (Outcome::Refused(refusal), _) => {
                 let (status, code) = status_of(&refusal);

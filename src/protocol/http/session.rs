@@ -6,6 +6,7 @@ use super::coding::{Coding, uncoded_tag};
 use super::collection::{ChangeOrder, Changing, ListOrder, Listing};
 use super::files::Lookup;
 use super::joins::{Joining, Order};
+use super::promise::Promised;
 use super::records::Waiting;
 use super::representation::{Accepted, JSON, Representation, negotiate};
 use super::request::{Incoming, Progress, Reader, Request};
@@ -58,6 +59,7 @@ fn is_local_name(host: &str) -> bool {
 pub(super) enum Pending {
     Nothing,
     Record(Box<Waiting>),
+    Promised(Box<Promised>),
     Joining(Box<Joining>),
     Listing(Box<Listing>),
     Changing(Box<Changing>),
@@ -244,7 +246,7 @@ impl HttpSession {
                 200,
                 |out| {
                     write_field("Access-Control-Allow-Methods", ALLOW_ALL, out);
-                    let fields = "Accept, Content-Type, Authorization, If-Match, If-None-Match, Last-Event-ID, Prefer";
+                    let fields = "Accept, Content-Type, Authorization, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, Prefer";
                     write_field("Access-Control-Allow-Headers", fields, out);
                     write_field("Access-Control-Max-Age", "600", out);
                 },
@@ -387,6 +389,10 @@ impl HttpSession {
                 let Some(target) = target_of(resource.resolved, context.catalog) else {
                     return self.problem(context, 404, "not_found", "no record can have such a key");
                 };
+                if request.field("idempotency-key").is_some() {
+                    let detail = "Idempotency-Key is for writes of one record";
+                    return self.problem(context, 501, "not_implemented", detail);
+                }
                 let patch = match self.patch_in(context, request, resource.table, &query) {
                     Ok(patch) => patch,
                     Err(flow) => return flow,
@@ -462,6 +468,9 @@ impl Session for HttpSession {
             (Completion::Outcome { outcome, .. }, Pending::Record(waiting)) => {
                 self.record_done(context, *waiting, outcome)
             }
+            (Completion::Outcome { outcome, .. }, Pending::Promised(promised)) => {
+                self.continue_promise(context, promised, outcome)
+            }
             (Completion::ScanReady { .. }, Pending::Joining(joining)) => self.continue_joining(context, joining),
             (Completion::ScanReady { .. }, Pending::Listing(listing)) => self.continue_listing(context, listing),
             (Completion::ScanReady { .. }, Pending::Changing(changing)) => self.continue_changing(context, changing),
@@ -515,7 +524,7 @@ impl Session for HttpSession {
             Pending::Joining(joining) => joining.close(context),
             Pending::Listing(listing) => listing.close(context),
             Pending::Changing(changing) => context.shard.close_scan(changing.scan),
-            Pending::Nothing | Pending::Record(_) | Pending::Bulk(_) => {}
+            Pending::Nothing | Pending::Record(_) | Pending::Promised(_) | Pending::Bulk(_) => {}
         }
     }
 }

@@ -111,7 +111,7 @@ impl MqttSession {
         let now_ms = context.shard.now_us() / 1000;
         let kept_ms = |seconds: u32| now_ms + (u64::from(seconds) * 1000).max(RECEIPT_MS);
         let expires_ms = self.expiry_s.map(kept_ms);
-        self.is_kept().then_some(Receipt { session: self.number, packet_id, expires_ms })
+        self.is_kept().then(|| Receipt { key: receipt_key(self.number, packet_id).into(), expires_ms })
     }
 
     /// PUBREL: the client will not send the message again; its identifier is free when that is on disk.
@@ -127,7 +127,7 @@ impl MqttSession {
         let shards = taken_by.map_or(0..context.shard.shards() as u16, |shard| shard..shard + 1);
         let tag = self.owe(packet_id, AckKind::PubComp, shards.len() as u16);
         self.owed_mut(tag).is_known = taken_by.is_some();
-        let key = receipt_key(Receipt { session: self.number, packet_id, expires_ms: None });
+        let key = receipt_key(self.number, packet_id);
         for shard in shards {
             context.shard.release_receipt(Token { connection: context.connection, tag }, shard, &key);
         }
