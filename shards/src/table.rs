@@ -418,7 +418,10 @@ impl Candidate<'_> {
         let mut own = Vec::new();
         values(document, &[self.index.name().into()], &mut |token| {
             own.clear();
-            if !order::encode_cut(token, &mut own) || !self.ranges.iter().any(|range| range.contains(&own)) {
+            let is_encoded = order::encode_cut(token, &mut own);
+            // They are in order and apart.
+            let at = self.ranges.partition_point(|range| *range.upper <= *own);
+            if !is_encoded || !self.ranges.get(at).is_some_and(|range| range.contains(&own)) {
                 return;
             }
             let is_better = |best: &Vec<u8>| if self.descending { own > *best } else { own < *best };

@@ -436,6 +436,9 @@ impl<'a> Parser<'a> {
             "sort" => {
                 let mut at = self.at;
                 for part in self.until(&[')']).split(',') {
+                    if self.query.sort.len() >= DEPTH_MAX {
+                        return Err(QueryError { at, what: format!("more than {DEPTH_MAX} attributes to sort by") });
+                    }
                     let text = self.decode(at, part)?;
                     let text = text.trim();
                     let descending = text.starts_with('-');

@@ -118,6 +118,15 @@ impl Watch {
             (Some(start), Some(_)) if last_event_id.is_some() => Some(start), // it comes back
             (Some(_), Some(_)) => return Err("startTime and previousCount do not go together".into()),
         };
+        if parameters.patch && matches!(start, Some(StreamStart::Time(_))) {
+            return Err("patch needs the states before: it does not go on from a time".into());
+        }
+        if parameters.patch && query.select.names_terms() {
+            return Err("patch does not tell of $updatedtime and $expiresAt".into());
+        }
+        if parameters.max_rate.is_some() && parameters.previous_count.is_some() {
+            return Err("maxRate and previousCount do not go together: history is shown as it was".into());
+        }
         if parameters.at.is_some() || parameters.min.is_some() {
             return Err("at and min are for GET of records, not for a stream".into());
         }
@@ -199,6 +208,8 @@ impl Stream {
 
     pub fn complete(&mut self, context: &mut Context<'_>, completion: &Completion) -> Progress {
         match completion {
+            // Others of the connection have begun without asking.
+            Completion::Checked { .. } if self.subscription.is_some() => {}
             Completion::Checked { is_complete: true, .. } => self.subscribe(context, true),
             Completion::Checked { is_complete: false, .. } | Completion::Lost { .. } => {
                 self.leave(context);

@@ -38,6 +38,8 @@ pub struct Search {
     at: Option<usize>,
     /// What was in memory when the search began has been looked at: segments are walked up to here.
     before: Position,
+    /// Nothing behind this has been shown to readers.
+    limit: Position,
     /// Of the segment that is being walked through.
     here: VecDeque<PastState>,
     /// In order.
@@ -53,7 +55,12 @@ impl Search {
             Upto::Time(at_us) => record.version.0 <= at_us,
             Upto::Position(upto) => position <= upto,
         };
-        if !is_early || record.table != self.table || record.kind == RecordKind::Message || *record.key != *self.key {
+        if !is_early
+            || position > self.limit
+            || record.table != self.table
+            || record.kind == RecordKind::Message
+            || *record.key != *self.key
+        {
             return;
         }
         let is_delete = record.kind == RecordKind::Delete;
@@ -73,8 +80,8 @@ impl Search {
 }
 
 impl Log {
-    /// Begins to look for the newest states of a record.
-    pub fn search(&self, table: TableId, key: &[u8], upto: Upto, count: usize) -> Search {
+    /// Begins to look for the newest states of a record, not behind `limit`.
+    pub fn search(&self, table: TableId, key: &[u8], upto: Upto, count: usize, limit: Position) -> Search {
         let can_have = |at: usize| {
             let sealed = &self.sealed[at];
             let is_late = match upto {
@@ -99,6 +106,7 @@ impl Log {
             segments: [self.active.segment].into_iter().chain(sealed).collect(),
             at: None,
             before: Position { epoch: self.epoch, seq: self.durable_seq },
+            limit,
             here: VecDeque::new(),
             found: VecDeque::new(),
             is_lost: false,

@@ -63,6 +63,16 @@ fn value_at<'a>(document: &'a [u8], path: &[Box<str>]) -> Option<&'a [u8]> {
 }
 
 impl Select {
+    /// Whether something that is no part of the document is selected: the version, or when the record ends.
+    pub fn names_terms(&self) -> bool {
+        let fields = match self {
+            Select::All => return false,
+            Select::Value(field) => std::slice::from_ref(field),
+            Select::Object(fields) | Select::Array(fields) => fields,
+        };
+        fields.iter().any(|field| matches!(field.source, Source::Version | Source::Expires))
+    }
+
     /// Appends what is selected of a record, as a document.
     pub fn project(&self, subject: &Subject<'_>, out: &mut Vec<u8>) {
         match self {

@@ -5,7 +5,7 @@ use super::write::has_expired;
 use crate::command::{ConnectionRef, Data, Outcome, Refusal, Stored, Token};
 use crate::limits::REPLAY_RECORDS_PER_TURN;
 use crate::log::Position;
-use crate::log::past::{Search, Upto};
+use crate::log::past::{PastState, Search, Upto};
 use crate::replay::{Answer, Replayed};
 use crate::scan::owner;
 use crate::schema::TableId;
@@ -15,6 +15,8 @@ use bytes::Bytes;
 pub(super) struct PastTask {
     from: u16,
     search: Search,
+    /// What had been shown to readers when it began.
+    reached: Position,
     goal: Goal,
 }
 
@@ -34,8 +36,13 @@ impl Shard {
     }
 
     pub(super) fn search_state(&mut self, from: u16, token: Token, table: TableId, key: &[u8], upto: Upto) {
-        let search = self.log.search(table, key, upto, 1);
-        self.pasts.push_back(PastTask { from, search, goal: Goal::Read(token) });
+        if matches!(upto, Upto::Position(position) if !self.log.knows(position)) {
+            let outcome = Outcome::Refused(Refusal::Forgotten);
+            return self.send_data(from, Data::Outcome { token, outcome, weight: 1 });
+        }
+        let reached = self.reached();
+        let search = self.log.search(table, key, upto, 1, reached);
+        self.pasts.push_back(PastTask { from, search, reached, goal: Goal::Read(token) });
     }
 
     /// A stream is to begin before the newest states of a record.
@@ -47,8 +54,9 @@ impl Shard {
         key: &[u8],
         count: usize,
     ) {
-        let search = self.log.search(table, key, Upto::Now, count);
-        self.pasts.push_back(PastTask { from, search, goal: Goal::Start(connection) });
+        let reached = self.reached();
+        let search = self.log.search(table, key, Upto::Now, count, reached);
+        self.pasts.push_back(PastTask { from, search, reached, goal: Goal::Start(connection) });
     }
 
     pub(super) fn serve_pasts(&mut self) {
@@ -63,7 +71,7 @@ impl Shard {
             let data = match task.goal {
                 Goal::Read(token) => Data::Outcome { token, outcome: self.past_outcome(&task.search), weight: 1 },
                 Goal::Start(connection) => {
-                    Data::Replayed(Replayed { connection, answer: self.past_start(&task.search) })
+                    Data::Replayed(Replayed { connection, answer: self.past_start(&task.search, task.reached) })
                 }
             };
             self.send_data(task.from, data);
@@ -76,14 +84,16 @@ impl Shard {
 
     fn past_outcome(&self, search: &Search) -> Outcome {
         let pruned = self.pruned(search.table);
-        let current = self.table(search.table).visible(&search.key).map(|entry| entry.version);
+        let current = self.table(search.table).visible(&search.key);
+        let is_current = |state: &PastState| current.filter(|entry| entry.version == state.version);
         match search.found.back() {
             // What was in between may have been dropped.
-            Some(state) if Some(state.version) != current && (state.position < pruned || search.is_lost) => {
+            Some(state) if is_current(state).is_none() && (state.position < pruned || search.is_lost) => {
                 Outcome::Refused(Refusal::Forgotten)
             }
             Some(state) if state.is_delete => Outcome::Record(None),
-            Some(state) => match self.log.read(state.location) {
+            // The current one may have been moved meanwhile.
+            Some(state) => match self.log.read(is_current(state).map_or(state.location, |entry| entry.location)) {
                 Ok(record) if matches!(search.upto, Upto::Time(at) if has_expired(&record, at / 1000)) => {
                     Outcome::Record(None)
                 }
@@ -98,14 +108,18 @@ impl Shard {
         }
     }
 
-    fn past_start(&self, search: &Search) -> Answer {
+    fn past_start(&self, search: &Search, reached: Position) -> Answer {
         let before = |position: Position| Position { seq: position.seq.saturating_sub(1), ..position };
         let pruned = self.pruned(search.table);
         match (search.found.front(), search.found.back()) {
             (Some(first), Some(last)) => {
-                Answer::Checked { is_complete: last.position > pruned, from: before(first.position).max(pruned) }
+                let is_complete = last.position > pruned && !search.is_lost;
+                Answer::Checked { is_complete, from: before(first.position).max(pruned) }
             }
-            _ => Answer::Checked { is_complete: true, from: self.reached() },
+            _ => {
+                let is_complete = !search.is_lost && self.table(search.table).visible(&search.key).is_none();
+                Answer::Checked { is_complete, from: reached }
+            }
         }
     }
 }

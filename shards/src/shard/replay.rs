@@ -375,7 +375,19 @@ impl Shard {
         let targets: Arc<[Target]> = own.flat_map(|subscription| subscription.targets.iter().cloned()).collect();
         let mut requests = Vec::new();
         let is_paced = client.pace.is_some();
-        for behind in client.behind().iter_mut().filter(|behind| !behind.asked) {
+        // A pace is one for all shards: each in its turn is asked for what it allows.
+        let is_waiting = is_paced && client.behind().iter().any(|behind| behind.asked);
+        if is_paced {
+            client.behind().rotate_left(1);
+        }
+        let at_once = if is_waiting {
+            0
+        } else if is_paced {
+            1
+        } else {
+            usize::MAX
+        };
+        for behind in client.behind().iter_mut().filter(|behind| !behind.asked).take(at_once) {
             behind.asked = true;
             let (from, hint) = (behind.from, behind.hint);
             let mode = match (behind.everything, is_stream) {
@@ -446,8 +458,13 @@ impl Shard {
                     Some(client) if client.is_stream => client.skipped += left_out,
                     _ => self.outboxes.counters[Counter::MessagesDropped] += left_out,
                 }
-                for ReplayedEvent { event, is_newest } in &events {
+                for (number, ReplayedEvent { event, is_newest }) in events.iter().enumerate() {
                     if !self.deliver_replayed(connection, event, *is_newest) {
+                        // It has been told nobody yet, and is counted again.
+                        if let Some(client) = self.outboxes.client(connection).filter(|it| it.is_stream && number == 0)
+                        {
+                            client.skipped -= left_out;
+                        }
                         // No room after all: it is read again from here.
                         let before = Position { seq: event.position.seq - 1, ..event.position };
                         return self.note_progress(connection, from, before, None, false);

@@ -215,7 +215,8 @@ impl Shard {
         if let Some(replaced) = replaced {
             self.log.release(replaced.location.segment, write.table, replaced.bytes.into());
         }
-        let shown = replaced.filter(|_| table.watchers != 0 && !holds_back);
+        // One that has expired was shown to nobody lately.
+        let shown = replaced.filter(|_| table.watchers != 0 && !holds_back && previous.is_some());
         let old = shown.and_then(|old| self.log.read(old.location).ok());
         let before = old.map(|old| Bytes::copy_from_slice(old.document));
         if !table.indexes.is_empty() && kind != EventKind::Message {
@@ -264,7 +265,11 @@ impl Shard {
     }
 
     fn has_receipt(&self, receipt: &Receipt) -> bool {
-        self.system.receipts.is_some_and(|table| self.table(table).get(receipt.key.as_bytes()).is_some())
+        let found = self.system.receipts.and_then(|table| self.table(table).get(receipt.key.as_bytes()));
+        let is_over = |entry: Entry| {
+            entry.expires && self.log.read(entry.location).is_ok_and(|record| has_expired(&record, self.now_ms()))
+        };
+        found.is_some_and(|entry| !is_over(entry))
     }
 
     /// Notes, in the batch of the message, that it was taken.

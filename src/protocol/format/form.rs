@@ -2,6 +2,7 @@
 
 use crate::protocol::percent;
 use shards::document::Writer;
+use shards::limits::PROPERTIES_MAX;
 use shards::schema::{Kind, TableDef};
 
 /// Appends an object. A field becomes what its attribute is declared to be where its text can be that, and text
@@ -19,9 +20,10 @@ pub fn decode(body: &[u8], table: &TableDef, out: &mut Vec<u8>) -> Result<(), St
     for field in text.split('&').filter(|field| !field.is_empty()) {
         let (name, value) = field.split_once('=').unwrap_or((field, ""));
         let (name, value) = (plain(name)?, plain(value)?);
-        match fields.iter_mut().find(|(own, _)| *own == name) {
-            Some((_, values)) => values.push(value),
-            None => fields.push((name, vec![value])),
+        match fields.iter().position(|(own, _)| *own == name) {
+            Some(at) => fields[at].1.push(value),
+            None if fields.len() < PROPERTIES_MAX => fields.push((name, vec![value])),
+            None => return Err(format!("the form has more than {PROPERTIES_MAX} fields")),
         }
     }
     out.write_map(fields.len() as u32);

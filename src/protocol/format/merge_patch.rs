@@ -1,50 +1,51 @@
 //! JSON merge patches (RFC 7396) of canonical documents.
 
-use shards::document::{Reader, Token, Writer, attribute};
+use shards::document::{Reader, Token, Writer};
+use std::collections::HashMap;
 
 /// Appends what makes one document another. `None`: no merge patch does, because a null is to be set, which in a patch
 /// means that something is removed; or because they are no objects.
 pub fn write_merge_patch(from: &[u8], to: &[u8], out: &mut Vec<u8>) -> Option<()> {
-    let (from_names, to_names) = (names(from)?, names(to)?);
-    let value = |document: &'_ [u8], name: &str| attribute(document, name).map(<[u8]>::to_vec).unwrap_or_default();
-    let gone = from_names.iter().filter(|name| attribute(to, name).is_none());
-    let gone: Vec<&str> = gone.copied().collect();
-    let changed: Vec<&str> = to_names.into_iter().filter(|name| attribute(from, name) != attribute(to, name)).collect();
+    let (from, to) = (members(from)?, members(to)?);
+    let before: HashMap<&str, &[u8]> = from.iter().copied().collect();
+    let after: HashMap<&str, &[u8]> = to.iter().copied().collect();
+    let gone: Vec<&str> = from.iter().map(|(name, _)| *name).filter(|name| !after.contains_key(name)).collect();
+    let changed = to.into_iter().filter(|(name, value)| before.get(name) != Some(value));
+    let changed: Vec<(&str, &[u8])> = changed.collect();
     out.write_map((gone.len() + changed.len()) as u32);
     for name in gone {
         out.write_str(name);
         out.write_null();
     }
-    for name in changed {
+    for (name, value) in changed {
         out.write_str(name);
-        let (before, after) = (value(from, name), value(to, name));
-        if names(&before).is_some() && names(&after).is_some() {
-            write_merge_patch(&before, &after, out)?;
-        } else if sets_null(&after) {
+        let own = before.get(name).copied().unwrap_or_default();
+        if is_map(own) && is_map(value) {
+            write_merge_patch(own, value, out)?;
+        } else if sets_null(value) {
             return None;
         } else {
-            out.extend_from_slice(&after);
+            out.extend_from_slice(value);
         }
     }
     Some(())
 }
 
-/// The names in an object.
-fn names(document: &[u8]) -> Option<Vec<&str>> {
+fn is_map(value: &[u8]) -> bool {
+    matches!(Reader::new(value).next(), Some(Token::Map(_)))
+}
+
+/// Names and values of an object.
+fn members(document: &[u8]) -> Option<Vec<(&str, &[u8])>> {
     let mut reader = Reader::new(document);
     let Token::Map(count) = reader.next()? else { return None };
-    let mut name = || {
-        let name = reader.key()?;
-        reader.value()?;
-        Some(name)
-    };
-    (0..count).map(|_| name()).collect()
+    (0..count).map(|_| Some((reader.key()?, reader.value()?))).collect()
 }
 
 /// Whether a value is null, or an object that has one. Arrays are replaced as they are.
 fn sets_null(value: &[u8]) -> bool {
-    match names(value) {
-        Some(names) => names.iter().any(|name| attribute(value, name).is_none_or(sets_null)),
+    match members(value) {
+        Some(members) => members.iter().any(|(_, value)| sets_null(value)),
         None => matches!(Reader::new(value).next(), Some(Token::Null)),
     }
 }

@@ -17,8 +17,9 @@ use std::collections::VecDeque;
 
 /// Writes that are under way at once.
 const WRITES_MAX: usize = 256;
-/// Refusals that the answer lists.
+/// Refusals that the answer lists, and bytes of what it says of each.
 const LISTED_MAX: usize = 1000;
+const TEXT_BYTES_MAX: usize = 512;
 
 pub(super) struct Bulk {
     table: TableId,
@@ -59,6 +60,8 @@ struct Arriving {
     scanned: usize,
     /// Passing over the rest of a line that is too long.
     skips: bool,
+    /// Bytes from `at` on in which no item ends: looked at again when there are twice as many.
+    tried: usize,
 }
 
 /// What is next in a body.
@@ -99,7 +102,8 @@ impl Bulk {
         self.refused += 1;
         self.status = self.status.max(status);
         if self.listed.len() < LISTED_MAX {
-            self.listed.push((number, what));
+            let end = what.floor_char_boundary(TEXT_BYTES_MAX);
+            self.listed.push((number, what[..end].to_owned()));
         }
     }
 
@@ -241,14 +245,21 @@ impl Arriving {
         if rest.is_empty() {
             return if is_whole { Next::End } else { Next::More };
         }
+        if !is_whole && rest.len() < 2 * self.tried && rest.len() <= bytes_max {
+            return Next::More;
+        }
         let mut document = Vec::new();
         match context.scratch.decoder.decode_cbor_item(rest, &mut document) {
             Ok(Some(length)) if length <= bytes_max => {
                 self.at += length;
+                self.tried = 0;
                 Next::Item(Ok(document))
             }
             Ok(None) if is_whole => Next::Broken("it ends within an item".into()),
-            Ok(None) if rest.len() <= bytes_max => Next::More,
+            Ok(None) if rest.len() <= bytes_max => {
+                self.tried = rest.len();
+                Next::More
+            }
             Ok(_) => Next::Broken(format!("an item is longer than {bytes_max} bytes")),
             Err(error) => Next::Broken(error.to_string()),
         }
@@ -286,6 +297,11 @@ impl HttpSession {
         representation: Representation,
     ) -> Flow {
         let is_post = request.method == "POST";
+        if self.incoming.is_some()
+            && let Some(flow) = self.refuse_name(context, request)
+        {
+            return flow;
+        }
         let source = match (self.incoming.take(), request.field("content-type").and_then(Sequence::of_media_type)) {
             (Some((incoming, expects_continue)), Some(sequence)) => {
                 if let Err(flow) = self.check_coding(context, request) {
@@ -294,9 +310,9 @@ impl HttpSession {
                 if expects_continue {
                     context.write(|out| out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"));
                 }
-                self.exchange.keep_alive = request.keeps_alive();
-                let (bytes, at, scanned, skips) = (Vec::new(), 0, 0, false);
-                Source::Sequence(Box::new(Arriving { incoming, sequence, bytes, at, scanned, skips }))
+                self.exchange.keep_alive = request.keeps_alive() && !self.stopping;
+                let (bytes, at, scanned, skips, tried) = (Vec::new(), 0, 0, false, 0);
+                Source::Sequence(Box::new(Arriving { incoming, sequence, bytes, at, scanned, skips, tried }))
             }
             _ => {
                 let mut document = Vec::new();
@@ -304,7 +320,12 @@ impl HttpSession {
                     return flow;
                 }
                 match Reader::new(&document).next() {
-                    Some(Value::Array(_)) => Source::array(document),
+                    Some(Value::Array(_)) => {
+                        if let Some(flow) = self.refuse_name(context, request) {
+                            return flow;
+                        }
+                        Source::array(document)
+                    }
                     Some(Value::Map(_)) if is_post => {
                         return self.create(context, request, resource.table, representation, &document);
                     }
@@ -315,10 +336,6 @@ impl HttpSession {
                 }
             }
         };
-        if request.field("idempotency-key").is_some() {
-            let detail = "Idempotency-Key is for writes of one record";
-            return self.problem(context, 501, "not_implemented", detail);
-        }
         let bulk = Bulk::new(resource.table, is_post, source);
         self.continue_bulk(context, Box::new(bulk), &[]).1
     }

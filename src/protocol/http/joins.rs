@@ -16,7 +16,7 @@ use shards::topic::{KeyFilter, Target};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-/// Values that a condition on another table may find, and related records of a page.
+/// Records of another table that a condition may find, and related records of a page.
 const FOUND_MAX: usize = 10_000;
 /// Bytes of the related records of a page.
 const FOUND_BYTES_MAX: usize = 4 << 20;
@@ -28,7 +28,13 @@ pub(super) type Problem = (u16, &'static str, String);
 
 fn too_many(table: TableId, context: &Context<'_>) -> Problem {
     let name = &context.catalog.table(table).name;
-    (400, "join_too_large", format!("more than {FOUND_MAX} records of {name} would be joined: ask for fewer"))
+    (
+        400,
+        "join_too_large",
+        format!(
+            "too many records of {name} would be joined (more than {FOUND_MAX}, or {FOUND_BYTES_MAX} bytes): ask for fewer"
+        ),
+    )
 }
 
 fn damaged() -> Problem {
@@ -57,6 +63,8 @@ pub(super) struct Joining {
     joins: Vec<Join>,
     at: usize,
     scan: ScanRef,
+    /// Records that the current one has found, and their values.
+    rows: usize,
     found: BTreeSet<Scalar>,
     order: Order,
 }
@@ -79,7 +87,8 @@ impl HttpSession {
     pub(super) fn join(&mut self, context: &mut Context<'_>, joins: Vec<Join>, order: Order) -> Flow {
         let Some(first) = joins.first() else { return self.carry_out(context, order) };
         let scan = open(context, first.table, first.condition.clone());
-        self.pending = Pending::Joining(Box::new(Joining { joins, at: 0, scan, found: BTreeSet::new(), order }));
+        self.pending =
+            Pending::Joining(Box::new(Joining { joins, at: 0, scan, rows: 0, found: BTreeSet::new(), order }));
         Flow::Blocked
     }
 
@@ -94,7 +103,10 @@ impl HttpSession {
         loop {
             let join = &joining.joins[joining.at];
             match context.shard.scan_step(joining.scan) {
-                Step::Row { row, .. } => collect(row.body.document(), &join.collect, &mut joining.found),
+                Step::Row { row, .. } => {
+                    joining.rows += 1;
+                    collect(row.body.document(), &join.collect, &mut joining.found);
+                }
                 Step::Wait => {
                     self.pending = Pending::Joining(joining);
                     return Flow::Blocked;
@@ -110,13 +122,15 @@ impl HttpSession {
                         condition.fill_in(joining.at, &found);
                     }
                     joining.at += 1;
+                    joining.rows = 0;
                     let Some(next) = joining.joins.get(joining.at) else {
                         return self.carry_out(context, joining.order);
                     };
                     joining.scan = open(context, next.table, next.condition.clone());
                 }
             }
-            if joining.found.len() > FOUND_MAX {
+            // Some have many values, and a number stands for its digits as well.
+            if joining.rows > FOUND_MAX || joining.found.len() > 4 * FOUND_MAX {
                 let problem = too_many(joining.joins[joining.at].table, context);
                 return self.give_up_joining(context, &joining, problem);
             }
@@ -212,14 +226,14 @@ impl Expanding {
                     return Ok(false);
                 }
                 self.found = self.nested.take().map(|nested| nested.documents).unwrap_or_default();
-                self.give();
+                self.give(context)?;
                 continue;
             }
             let Some(scan) = self.scan else {
                 let mut wanted = BTreeSet::new();
                 self.documents.iter().for_each(|document| collect(document, &expansion.own, &mut wanted));
                 if wanted.is_empty() {
-                    self.give();
+                    self.give(context)?;
                     continue;
                 }
                 let comparison = Comparison::OneOf(wanted.into_iter().collect());
@@ -242,7 +256,7 @@ impl Expanding {
                     self.scan = None;
                     let nested: Arc<[Expansion]> = expansion.nested.as_slice().into();
                     if nested.is_empty() {
-                        self.give();
+                        self.give(context)?;
                     } else {
                         self.nested = Some(Box::new(Expanding::new(nested, std::mem::take(&mut self.found))));
                     }
@@ -252,8 +266,9 @@ impl Expanding {
     }
 
     /// Gives each document those of the found records that belong to it.
-    fn give(&mut self) {
+    fn give(&mut self, context: &Context<'_>) -> Result<(), Problem> {
         let expansion = &self.expansions[self.at];
+        let mut bytes = 0;
         let mut by_key: HashMap<Scalar, Vec<usize>> = HashMap::new();
         for (number, found) in self.found.iter().enumerate() {
             for key in keys(found, &expansion.other) {
@@ -266,6 +281,10 @@ impl Expanding {
                 let new = by_key.get(&key).into_iter().flatten().filter(|number| !related.contains(number));
                 let new: Vec<usize> = new.copied().collect();
                 related.extend(new);
+            }
+            bytes += related.iter().map(|number| self.found[*number].len()).sum::<usize>();
+            if bytes > FOUND_BYTES_MAX {
+                return Err(too_many(expansion.table, context));
             }
             let mut value = Vec::new();
             if expansion.many {
@@ -282,6 +301,7 @@ impl Expanding {
         self.found.clear();
         self.bytes = 0;
         self.at += 1;
+        Ok(())
     }
 
     fn close(&self, context: &mut Context<'_>) {

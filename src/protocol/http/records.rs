@@ -37,6 +37,8 @@ pub(super) enum What {
         codec: KeyCodec,
         if_none_match: Vec<String>,
         acceptable: bool,
+        /// It is the answer to a write.
+        written: Option<(Durability, Vec<u8>)>,
     },
     /// PUT and PATCH. `returned`: the record is to be sent (RFC 7240 §4.2).
     Written {
@@ -159,7 +161,8 @@ impl HttpSession {
         let attribute = resource.attribute.map(str::to_owned);
         let if_none_match = request.list("if-none-match").map(str::to_owned).collect();
         let codec = KeyCodec::of(context.catalog.table(resource.table));
-        let what = What::Read { attribute, select, key, codec, if_none_match, acceptable: representation.is_some() };
+        let acceptable = representation.is_some();
+        let what = What::Read { attribute, select, key, codec, if_none_match, acceptable, written: None };
         self.wait(representation.unwrap_or(JSON), what)
     }
 
@@ -168,7 +171,7 @@ impl HttpSession {
         &mut self,
         context: &mut Context<'_>,
         resource: &Resource<'_>,
-        representation: Representation,
+        representation: Option<Representation>,
         select: Select,
         at: StreamStart,
     ) -> Flow {
@@ -191,7 +194,9 @@ impl HttpSession {
         context.shard.read_past(token, resource.table, &key, upto);
         let (attribute, if_none_match) = (resource.attribute.map(str::to_owned), Vec::new());
         let codec = KeyCodec::of(context.catalog.table(resource.table));
-        self.wait(representation, What::Read { attribute, select, key, codec, if_none_match, acceptable: true })
+        let acceptable = representation.is_some();
+        let what = What::Read { attribute, select, key, codec, if_none_match, acceptable, written: None };
+        self.wait(representation.unwrap_or(JSON), what)
     }
 
     /// Refuses a body that is compressed.
@@ -339,10 +344,17 @@ impl HttpSession {
     pub(super) fn record_done(&mut self, context: &mut Context<'_>, waiting: Waiting, outcome: Outcome) -> Flow {
         let Waiting { representation, what } = waiting;
         match (outcome, what) {
-            (Outcome::Record(stored), What::Read { attribute, select, key, codec, if_none_match, acceptable }) => {
+            // Somebody has deleted it meanwhile.
+            (Outcome::Record(None), What::Read { written: Some((durability, place)), .. }) => {
+                self.exchange.respond(context, 204, |out| write_done(durability, &place, out), None);
+            }
+            (
+                Outcome::Record(stored),
+                What::Read { attribute, select, key, codec, if_none_match, acceptable, written },
+            ) => {
                 let representation = Some(representation).filter(|_| acceptable);
                 let stored = stored.map(|stored| select_of(stored, &select, codec, &key));
-                return self.found(context, representation, stored, attribute.as_deref(), &if_none_match);
+                return self.found(context, representation, stored, attribute.as_deref(), &if_none_match, written);
             }
             (
                 Outcome::Refused(Refusal::Exists),
@@ -384,12 +396,13 @@ impl HttpSession {
                 let fields = |out: &mut Vec<u8>| write_done(durability, &place, out);
                 self.exchange.document(context, 200, representation, &[0xc3], None, fields);
             }
-            (Outcome::Written { .. }, What::Written { returned: true, table, key }) => {
+            (Outcome::Written { durability, position, .. }, What::Written { returned: true, table, key }) => {
+                let written = Some((durability, write_place(context, table, &key, position)));
                 let token = Token { connection: context.connection, tag: 0 };
                 context.shard.read(token, table, &key);
                 let (attribute, if_none_match, select) = (None, Vec::new(), Select::All);
                 let codec = KeyCodec::of(context.catalog.table(table));
-                let what = What::Read { attribute, select, key, codec, if_none_match, acceptable: true };
+                let what = What::Read { attribute, select, key, codec, if_none_match, acceptable: true, written };
                 return self.wait(representation, what);
             }
             (Outcome::Written { durability, position, .. }, What::Written { table, key, .. }) => {
@@ -408,7 +421,11 @@ impl HttpSession {
         stored: Option<Stored>,
         attribute: Option<&str>,
         if_none_match: &[String],
+        written: Option<(Durability, Vec<u8>)>,
     ) -> Flow {
+        let fields = |out: &mut Vec<u8>| {
+            written.iter().for_each(|(durability, place)| write_done(*durability, place, out));
+        };
         let Some(stored) = stored else {
             self.exchange.respond(context, 404, |_| {}, None);
             return self.answered(context);
@@ -429,13 +446,13 @@ impl HttpSession {
         let etag = Some(etag.as_str());
         match (attribute, opaque) {
             (Some(name), _) => match document::attribute(&stored.document, name) {
-                Some(value) => self.exchange.document(context, 200, representation, value, etag, |_| {}),
+                Some(value) => self.exchange.document(context, 200, representation, value, etag, fields),
                 None => self.exchange.respond(context, 404, |_| {}, None),
             },
             (None, Some((content_type, bytes))) => {
-                self.exchange.respond(context, 200, |_| {}, Some(Body { content_type, bytes, etag }));
+                self.exchange.respond(context, 200, fields, Some(Body { content_type, bytes, etag }));
             }
-            (None, None) => self.exchange.document(context, 200, representation, &stored.document, etag, |_| {}),
+            (None, None) => self.exchange.document(context, 200, representation, &stored.document, etag, fields),
         }
         self.answered(context)
     }

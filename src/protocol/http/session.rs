@@ -74,7 +74,7 @@ pub struct HttpSession {
     pub(super) incoming: Option<(Incoming, bool)>,
     /// Since when it is idle, or reading the current request.
     pub(super) since_us: u64,
-    stopping: bool,
+    pub(super) stopping: bool,
 }
 
 /// A request's path, resolved.
@@ -287,7 +287,11 @@ impl HttpSession {
         };
         let reads = matches!(request.method, "GET" | "HEAD");
         let has_condition = ["if-match", "if-none-match"].iter().any(|name| request.field(name).is_some());
-        if !reads && has_condition && (resolved.rest.is_empty() || resolved.rest.ends_with('/')) {
+        if !reads
+            && request.method != "QUERY"
+            && has_condition
+            && (resolved.rest.is_empty() || resolved.rest.ends_with('/'))
+        {
             // A condition must not be passed over (RFC 9110 §13.1).
             return self.problem(context, 501, "not_implemented", "conditions are for writes of one record");
         }
@@ -296,14 +300,6 @@ impl HttpSession {
                 Ok(parsed) => parsed,
                 Err(error) => return self.problem(context, 400, "bad_query", &error.to_string()),
             };
-        if parameters.duplex {
-            return self.problem(context, 400, "bad_query", "duplex is for a WebSocket");
-        }
-        if let Some(text) = &parameters.min
-            && let Err((status, what)) = watch::check_min(context, text)
-        {
-            return self.problem(context, status, "bad_position", what);
-        }
         let suffix = split_suffix(resolved.rest, catalog.table(resolved.table));
         let as_csv = resolved.rest.strip_suffix(".csv");
         let resource = Resource {
@@ -312,19 +308,22 @@ impl HttpSession {
             representation: as_csv.map(|_| Representation::Csv).or(suffix.format.map(Representation::Document)),
             attribute: suffix.attribute.filter(|_| as_csv.is_none()),
         };
+        if parameters.duplex {
+            return self.problem(context, 400, "bad_query", "duplex is for a WebSocket");
+        }
         if wants_stream {
             return self.upgrade_to_sse(context, request, &resource, query, &parameters);
         }
         let representation = match (resource.representation, accepted, request.method) {
-            (Some(representation), ..) | (None, Some(Accepted::Representation(representation)), _) => representation,
-            // What is stored opaque is sent as it is, whatever Accept says: that is seen when it is found.
-            (None, None, "GET" | "HEAD") if resource.is_record() => {
-                return self.read(context, request, &resource, None, query.select);
+            (Some(representation), ..) | (None, Some(Accepted::Representation(representation)), _) => {
+                Some(representation)
             }
+            // What is stored opaque is sent as it is, whatever Accept says: that is seen when it is found.
+            (None, None, "GET" | "HEAD") if resource.is_record() && parameters.expansions.is_empty() => None,
             (None, _, "GET" | "HEAD") => {
                 return self.problem(context, 406, "not_acceptable", NOT_ACCEPTABLE);
             }
-            _ => JSON, // nothing to send, or only a problem
+            _ => Some(JSON), // nothing to send, or only a problem
         };
         if request.method == "QUERY" && resource.is_collection() {
             match self.query_in(context, request, &resource) {
@@ -335,6 +334,11 @@ impl HttpSession {
                 }
                 Err(flow) => return flow,
             }
+        }
+        if let Some(text) = &parameters.min
+            && let Err((status, what)) = watch::check_min(context, text)
+        {
+            return self.problem(context, status, "bad_position", what);
         }
         let at = match parameters.at.as_deref().map(|text| (text, watch::start_of(text))) {
             None => None,
@@ -363,6 +367,7 @@ impl HttpSession {
             let detail = "a query asks for records of a collection, whose path ends with a slash";
             return self.problem(context, 400, "bad_query", detail);
         }
+        let (acceptable, representation) = (representation, representation.unwrap_or(JSON));
         match request.method {
             "GET" | "HEAD" if resource.is_table() => self.describe(context, &resource, representation),
             "GET" | "HEAD" | "QUERY"
@@ -377,8 +382,8 @@ impl HttpSession {
                 self.join(context, parameters.joins, Order::List(order))
             }
             "GET" | "HEAD" => match at {
-                Some(upto) => self.read_past(context, &resource, representation, query.select, upto),
-                None => self.read(context, request, &resource, Some(representation), query.select),
+                Some(upto) => self.read_past(context, &resource, acceptable, query.select, upto),
+                None => self.read(context, request, &resource, acceptable, query.select),
             },
             "POST" | "PUT" if resource.is_collection() && resource.resolved.rest.is_empty() => {
                 self.write_collection(context, request, &resource, representation)
@@ -389,9 +394,8 @@ impl HttpSession {
                 let Some(target) = target_of(resource.resolved, context.catalog) else {
                     return self.problem(context, 404, "not_found", "no record can have such a key");
                 };
-                if request.field("idempotency-key").is_some() {
-                    let detail = "Idempotency-Key is for writes of one record";
-                    return self.problem(context, 501, "not_implemented", detail);
+                if let Some(flow) = self.refuse_name(context, request) {
+                    return flow;
                 }
                 let patch = match self.patch_in(context, request, resource.table, &query) {
                     Ok(patch) => patch,
@@ -481,6 +485,8 @@ impl Session for HttpSession {
                 self.wrote_one(context, bulk, token.tag, &outcome)
             }
             (Completion::Overflowed { .. }, _) => Flow::Close,
+            // What was left over by the request before.
+            (_, Pending::Bulk(bulk)) => self.continue_bulk(context, bulk, &[]).1,
             (_, pending) => {
                 let idle = matches!(pending, Pending::Nothing);
                 self.pending = pending;

@@ -14,6 +14,9 @@ use shards::query::{Comparison, Condition, Query, Scalar, SortKey, Test, order};
 use shards::schema::TableDef;
 use std::ops::Bound;
 
+/// Values of one `in`.
+const VALUES_MAX: usize = 10_000;
+
 /// Reads a query of a table from a document.
 ///
 /// # Errors
@@ -133,7 +136,9 @@ fn test(parser: &mut Parser<'_>, condition: &[u8], place: &str) -> Result<Condit
             _ => return Err(format!("{place}value: expected an array of two")),
         },
         "in" => {
-            let values = elements(wanted).ok_or_else(|| format!("{place}value: expected an array"))?;
+            let values = elements(wanted).filter(|values| values.len() <= VALUES_MAX);
+            let values =
+                values.ok_or_else(|| format!("{place}value: expected an array of {VALUES_MAX} values at most"))?;
             let mut values = values.into_iter().map(scalar).collect::<Result<Vec<Scalar>, String>>()?;
             values.sort();
             values.dedup();

@@ -7,6 +7,9 @@ use shards::query::{Comparison, Condition, Path, Scalar, Test, order, values};
 use shards::schema::{Relation, TableDef, TableId};
 use std::collections::BTreeSet;
 
+/// Tables that one name leads through.
+const STEPS_MAX: usize = 8;
+
 /// A query of another table, and the attribute of what it finds that this table's records are compared with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Join {
@@ -53,6 +56,9 @@ impl<'a> Parser<'a> {
                     format!("`{name}` stands for records of {}: expected one of their attributes", relation.table);
                 return Err(QueryError { at, what });
             }
+            if steps.len() >= STEPS_MAX {
+                return Err(QueryError { at, what: format!("`{name}` goes through more than {STEPS_MAX} tables") });
+            }
             steps.push(Step { relation, table: number });
             (table, rest) = (other, behind);
         }
@@ -77,44 +83,42 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// A value as it is compared across tables: a number and its digits are the same key.
-fn key_of(token: Token<'_>) -> Option<Scalar> {
-    let mut out = Vec::new();
+/// The digits of a whole number: across tables it and they are the same key.
+fn digits(token: Token<'_>) -> Option<String> {
     match token {
-        Token::Null => return None,
-        Token::Int(number) => _ = order::encode(Token::Str(itoa::Buffer::new().format(number)), &mut out),
-        token => _ = order::encode(token, &mut out),
+        Token::Int(number) => Some(number.to_string()),
+        Token::Uint(number) => Some(number.to_string()),
+        Token::Float(number) if number.fract() == 0.0 && number.abs() < 9e15 => Some((number as i64).to_string()),
+        _ => None,
     }
-    Some(out.into()).filter(|out: &Scalar| !out.is_empty())
 }
 
-/// The keys of a record at a path.
+fn encoded(token: Token<'_>) -> Option<Scalar> {
+    let mut out = Vec::new();
+    (token != Token::Null && order::encode(token, &mut out)).then(|| out.into())
+}
+
+/// The keys of a record at a path, in the one form in which they are compared here.
 pub fn keys(document: &[u8], path: &Path) -> Vec<Scalar> {
     let mut found = Vec::new();
-    values(document, path, &mut |token| found.extend(key_of(token)));
+    values(document, path, &mut |token| match digits(token) {
+        Some(digits) => found.extend(encoded(Token::Str(&digits))),
+        None => found.extend(encoded(token)),
+    });
     found
 }
 
 /// Adds what a record has at a path to values to compare with, numbers also as their digits and the other way around.
 pub fn collect(document: &[u8], path: &Path, into: &mut BTreeSet<Scalar>) {
     values(document, path, &mut |token| {
-        let mut encode = |token: Token<'_>| {
-            let mut out = Vec::new();
-            if order::encode(token, &mut out) {
-                into.insert(out.into());
-            }
-        };
-        match token {
-            Token::Null => return,
-            Token::Int(number) => encode(Token::Str(itoa::Buffer::new().format(number))),
-            Token::Str(text) => {
-                if let Some(number) = text.parse::<i64>().ok().filter(|number| number.to_string() == text) {
-                    encode(Token::Int(number));
-                }
-            }
-            _ => {}
+        into.extend(encoded(token));
+        into.extend(digits(token).and_then(|digits| encoded(Token::Str(&digits))));
+        if let Token::Str(text) = token
+            && let Ok(number) = text.parse::<i64>()
+            && number.to_string() == text
+        {
+            into.extend(encoded(Token::Int(number)));
         }
-        encode(token);
     });
 }
 

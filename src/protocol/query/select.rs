@@ -5,6 +5,8 @@ use super::{Parser, QueryError, attribute};
 use shards::query::project::{Field, Select, Source};
 use shards::schema::TableDef;
 
+/// Attributes beside each other.
+const FIELDS_MAX: usize = 256;
 /// Nesting of `a{b{c}}`.
 const DEPTH_MAX: usize = 8;
 
@@ -46,6 +48,9 @@ impl<'a> Parser<'a> {
         let mut fields = Vec::new();
         let at_end = |parser: &Self| parser.rest().starts_with(ends);
         loop {
+            if fields.len() >= FIELDS_MAX {
+                return Err(self.error(format!("more than {FIELDS_MAX} attributes")));
+            }
             fields.push(self.field(level)?);
             if !self.takes(",") {
                 return Ok((fields, false));
@@ -93,6 +98,9 @@ impl<'a> Parser<'a> {
             select = Select::Object(fields);
         }
         if let Some((relation, number, _)) = relation {
+            if level.expansions.iter().any(|own| *own.attribute == *relation.attribute) {
+                return Err(QueryError { at, what: format!("{name} is selected twice") });
+            }
             level.expansions.push(Parser::expansion(relation, number, within.expansions));
         }
         Ok(Field { name: name.into(), source, select: Box::new(select) })
