@@ -579,6 +579,10 @@ fn history_of_a_record() {
         let mut stream = Stream::open(at, "/Sensors/r?previousCount=2", None);
         stream.takes("put", "r");
         stream.takes("delete", "r");
+        let elsewhere = vec!["9-9"; shards].join("_");
+        for place in [elsewhere.as_str(), "1-1_1-1_1-1"] {
+            assert_eq!(http(at, "GET", &format!("/Sensors/r?at={place}"), &[], b"").status, 410, "{place}");
+        }
         for refused in
             ["/Sensors/?previousCount=3", "/Sensors/r?previousCount=0", "/Sensors/r?previousCount=3&startTime=5"]
         {

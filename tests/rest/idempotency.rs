@@ -63,6 +63,13 @@ fn a_request_is_carried_out_once() {
         }
         assert_eq!(send(at, "POST", "/Free/", "many", "[{}]").status, 501);
         assert_eq!(send(at, "DELETE", "/Free/", "all", "").status, 501);
+        // The body of a refused request is nobody's next request.
+        let mut connection = Connection::open(at);
+        let lines = "GET /health HTTP/1.1\nHost: a\n\n";
+        let headers = [("Content-Type", "application/x-ndjson"), ("Idempotency-Key", "lines")];
+        let answer = connection.request("POST", "/Free/", &headers, lines.as_bytes());
+        assert_eq!((answer.status, answer.header("connection")), (501, Some("close")));
+        assert!(connection.read_to_close());
         // Many at once.
         thread::scope(|scope| {
             for _ in 0..8 {

@@ -211,6 +211,11 @@ fn changes_by_related_records() {
     assert_eq!(found(at, "/Product/?name=new"), third);
     assert_eq!(http(at, "DELETE", "/Product/?brand.name=brand%204", &[], b"").status, 200);
     assert_eq!(found(at, "/Product/").len(), 300 - fourth.len());
+    let deep = format!("/Product/?{}name=x", "parts.".repeat(9));
+    for (path, expected) in [(deep.as_str(), "more than 8 tables"), ("/Product/?select(brand,brand)", "twice")] {
+        let response = get(at, path);
+        assert!(response.status == 400 && response.text().contains(expected), "{path}: {}", response.text());
+    }
     for (path, expected) in
         [("/Product/?brand=b1", "expected one of their attributes"), ("/Product/?sort(brand.name)", "not stored")]
     {
