@@ -14,7 +14,7 @@ mod joins;
 mod records;
 mod representation;
 pub mod request;
-mod response;
+pub(super) mod response;
 pub mod session;
 mod sorter;
 mod upgrade;
