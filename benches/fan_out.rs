@@ -152,14 +152,14 @@ fn fan_out(criterion: &mut Criterion) {
         for subscribers in [1, 100, 1_000, 10_000] {
             let mut world = World::new(subscribers, qos, protocol);
             let sent = world.turn(events, qos);
-            let frame_bytes = sent / (usize::from(events) * subscribers as usize);
+            assert_eq!(sent % subscribers as usize, 0, "all are sent the same");
+            let frame_bytes = sent as f64 / f64::from(subscribers) / f64::from(events);
             match (protocol, qos) {
-                (Protocol::MqttV4, 0) => assert_eq!(frame_bytes, 138),
-                (Protocol::MqttV4, _) => assert_eq!(frame_bytes, 140),
-                // An envelope of our own is around the document.
-                _ => assert!((200..260).contains(&frame_bytes), "{frame_bytes}"),
+                (Protocol::MqttV4, 0) => assert_eq!(frame_bytes, 138.0),
+                (Protocol::MqttV4, _) => assert_eq!(frame_bytes, 140.0),
+                // An envelope is around the document; how long it is depends on the time and the position.
+                _ => assert!((200.0..260.0).contains(&frame_bytes), "{frame_bytes}"),
             }
-            assert_eq!(sent, frame_bytes * usize::from(events) * subscribers as usize);
             group.throughput(Throughput::Elements(u64::from(subscribers) * u64::from(events)));
             group.bench_function(format!("{subscribers} subscribers"), |bencher| {
                 bencher.iter(|| world.turn(events, qos));
