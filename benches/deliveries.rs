@@ -4,37 +4,24 @@
 //!
 //! `cargo bench --bench deliveries [-- --subscribers N --in-flight N --seconds N --io uring|epoll --protocol mqtt|mqtts|sse|ws]`
 
+#[path = "common/process.rs"]
+mod process;
+
+use process::{Process, argument, number};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-fn argument(name: &str, default: &str) -> String {
-    let arguments: Vec<String> = std::env::args().collect();
-    let at = arguments.iter().position(|argument| *argument == format!("--{name}"));
-    at.and_then(|at| arguments.get(at + 1).cloned()).unwrap_or_else(|| default.to_owned())
-}
-
-fn number(name: &str, default: usize) -> usize {
-    argument(name, &default.to_string()).parse().expect("a number")
-}
-
 struct Server {
-    child: Child,
+    process: Process,
     http: SocketAddr,
     mqtt: SocketAddr,
     mqtts: SocketAddr,
     tls: Arc<ClientConfig>,
     _data: tempfile::TempDir,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 fn start() -> Server {
@@ -48,7 +35,8 @@ fn start() -> Server {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
     let tls = Arc::new(tls.with_root_certificates(roots).with_no_client_auth());
-    let mut child = Command::new(env!("CARGO_BIN_EXE_tablecast"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tablecast"));
+    command
         .args(["run", "--shards", "1", "--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"])
         .args(["--io", &argument("io", "auto"), "--log-level", "error", "--https", "off"])
         .args(["--mqtts", "127.0.0.1:0", "--tls-certificate"])
@@ -56,25 +44,9 @@ fn start() -> Server {
         .arg("--tls-key")
         .arg(&key)
         .arg("--data")
-        .arg(data.path().join("data"))
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the server starts");
-    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-    let mut address = |kind: &str| {
-        let line = lines.by_ref().map_while(Result::ok).find(|line| line.starts_with(&format!("listening {kind} ")));
-        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).expect("an address")
-    };
-    let (http, mqtt, mqtts) = (address("http"), address("mqtt"), address("mqtts"));
-    Server { child, http, mqtt, mqtts, tls, _data: data }
-}
-
-/// Seconds of CPU that a process has used, user and system.
-fn cpu_seconds(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("/proc");
-    let fields: Vec<&str> = stat.rsplit(')').next().expect("a name").split_whitespace().collect();
-    let ticks: f64 = fields[11].parse::<f64>().expect("utime") + fields[12].parse::<f64>().expect("stime");
-    ticks / 100.0
+        .arg(data.path().join("data"));
+    let (process, [http, mqtt, mqtts]) = Process::start_listening(&mut command, ["http", "mqtt", "mqtts"]);
+    Server { process, http, mqtt, mqtts, tls, _data: data }
 }
 
 /// One that only counts: plain, or with TLS.
@@ -212,7 +184,7 @@ fn main() {
     let (mut published, mut delivered) = (0u64, 0f64);
     let batch: Vec<u8> = packet.repeat(8.min(in_flight));
     let per_batch = 8.min(in_flight) as u64;
-    let (started, cpu) = (Instant::now(), cpu_seconds(server.child.id()));
+    let (started, cpu) = (Instant::now(), server.process.cpu_seconds());
     while started.elapsed() < Duration::from_secs(seconds) {
         while (published + per_batch) as f64 - delivered / count as f64 <= in_flight as f64 {
             publisher.write_all(&batch).expect("publish");
@@ -220,7 +192,7 @@ fn main() {
         }
         delivered += read_all(&mut streams, &mut poll, Duration::from_millis(100)) as f64 / frame;
     }
-    let (elapsed, used) = (started.elapsed().as_secs_f64(), cpu_seconds(server.child.id()) - cpu);
+    let (elapsed, used) = (started.elapsed().as_secs_f64(), server.process.cpu_seconds() - cpu);
     println!(
         "{protocol} 1 -> {count}, {in_flight} in flight, {frame:.0}-byte frames: {:.2} M deliveries/s, {:.2} M per server CPU second ({:.0} % of a core)",
         delivered / elapsed / 1e6,

@@ -73,6 +73,8 @@ pub struct Scratch {
     pub decoder: Decoder,
     /// Unmasked bytes of WebSocket frames.
     pub unmasked: Vec<u8>,
+    /// Of HTTP responses.
+    date: http::response::DateText,
     packet: Vec<u8>,
 }
 

@@ -81,6 +81,9 @@ pub type Tables = [Option<Arc<TableDef>>];
 /// # Errors
 /// It is none, or does not fit the table.
 pub fn parse(text: &str, table: &TableDef, tables: &Tables) -> Result<(Query, Parameters), QueryError> {
+    if text.is_empty() {
+        return Ok(Default::default());
+    }
     let mut parser = Parser::new(text, table, tables);
     let condition = parser.items(0)?;
     if parser.at < text.len() {

@@ -3,7 +3,7 @@
 
 use super::coding::{CODED_BYTES_MIN, Coding};
 use bytes::Bytes;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StaticFile {
@@ -38,6 +38,8 @@ pub enum Lookup<'a> {
 pub struct StaticFiles {
     /// By URL path without the leading slash; an `index.html` also as its folder (`""`, `docs/`).
     files: HashMap<String, StaticFile>,
+    /// Those that have an `index.html`, without slashes around.
+    folders: HashSet<String>,
     count: usize,
 }
 
@@ -48,8 +50,7 @@ impl StaticFiles {
         if let Some(file) = self.files.get(path) {
             return Lookup::File(file);
         }
-        let is_folder = !path.is_empty() && !path.ends_with('/') && self.files.contains_key(&format!("{path}/"));
-        if is_folder { Lookup::RedirectToDirectory } else { Lookup::None }
+        if self.folders.contains(path) { Lookup::RedirectToDirectory } else { Lookup::None }
     }
 
     /// Number of files (an `index.html` counts once).
@@ -65,6 +66,7 @@ impl StaticFiles {
     pub fn insert(&mut self, url_path: String, file: StaticFile, index: bool) {
         let folder = url_path.strip_suffix("index.html").filter(|folder| folder.is_empty() || folder.ends_with('/'));
         if let Some(folder) = folder.filter(|_| index) {
+            self.folders.extend(folder.strip_suffix('/').map(str::to_owned));
             self.files.insert(folder.to_owned(), file.clone());
         }
         self.files.insert(url_path, file);

@@ -15,7 +15,7 @@ mod promise;
 mod records;
 mod representation;
 pub mod request;
-mod response;
+pub(super) mod response;
 pub mod session;
 mod sorter;
 mod upgrade;

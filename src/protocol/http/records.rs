@@ -86,14 +86,15 @@ fn write_done(durability: Durability, place: &[u8], out: &mut Vec<u8>) {
 /// The entity tag of a version in a representation (`None`: opaque, the same bytes in each): opaque itself, quoted.
 fn write_etag(version: Version, representation: Option<Representation>, out: &mut String) {
     const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
-    let mut digits = Vec::new();
-    let mut rest = version.0;
-    while rest > 0 || digits.is_empty() {
-        digits.push(DIGITS[(rest % 36) as usize]);
+    let mut digits = [0; 13]; // 36^13 > 2^64
+    let (mut at, mut rest) = (digits.len(), version.0);
+    while rest > 0 || at == digits.len() {
+        at -= 1;
+        digits[at] = DIGITS[(rest % 36) as usize];
         rest /= 36;
     }
     out.push('"');
-    out.extend(digits.iter().rev().map(|digit| *digit as char));
+    out.extend(digits[at..].iter().map(|digit| char::from(*digit)));
     // A strong validator tells representations apart (RFC 9110 §8.8.1).
     out.push_str(representation.map_or("", Representation::tag));
     out.push('"');
@@ -434,7 +435,7 @@ impl HttpSession {
         if opaque.is_none() && representation.is_none() {
             return self.problem(context, 406, "not_acceptable", NOT_ACCEPTABLE);
         }
-        let mut etag = String::new();
+        let mut etag = String::with_capacity(24);
         write_etag(stored.version, representation.filter(|_| opaque.is_none()), &mut etag);
         let representation = representation.unwrap_or(JSON);
         let is_known = |tag: &&String| **tag == "*" || uncoded_tag(tag.strip_prefix("W/").unwrap_or(tag)) == etag;

@@ -3,6 +3,7 @@
 //! of them.
 
 use shards::limits::TOPIC_BYTES_MAX;
+use std::mem::MaybeUninit;
 
 /// Bytes of a request head, and of the trailer of a chunked body.
 pub const HEAD_BYTES_MAX: usize = 8 << 10;
@@ -150,13 +151,22 @@ impl Reader {
     pub fn read<'a>(&'a mut self, input: &'a [u8], body_bytes_max: usize) -> Result<Progress<'a>, RequestError> {
         if self.framing.is_none() {
             let Some(head_bytes) = self.find_head(input)? else { return Ok(Progress::More { send_continue: false }) };
-            let request = parse_head(&input[..head_bytes])?;
+            let mut request = parse_head(&input[..head_bytes])?;
             if is_streamed(&request) {
                 let framing = frame(&request, head_bytes, usize::MAX)?;
                 self.scanned = 0;
                 return Ok(Progress::Streamed(request, head_bytes, framing.incoming, framing.expects_continue));
             }
-            self.framing = Some(frame(&request, head_bytes, body_bytes_max)?);
+            let framing = frame(&request, head_bytes, body_bytes_max)?;
+            // Mostly all of it is there, and the head is read once.
+            if let Length::Bytes(count) = framing.length
+                && let Some(body) = input[head_bytes..].get(..count)
+            {
+                self.scanned = 0;
+                request.body = body;
+                return Ok(Progress::Request(request, head_bytes + count));
+            }
+            self.framing = Some(framing);
         }
         let framing = self.framing.as_mut().expect("just set");
         let end = match framing.length {
@@ -206,9 +216,9 @@ fn too_large() -> RequestError {
 }
 
 fn parse_head(head: &[u8]) -> Result<Request<'_>, RequestError> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
-    let mut parsed = httparse::Request::new(&mut fields);
-    match parsed.parse(head) {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    let mut parsed = httparse::Request::new(&mut []);
+    match parsed.parse_with_uninit_headers(head, &mut fields) {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) => return Err(bad("an empty request line")),
         Err(httparse::Error::TooManyHeaders) => {

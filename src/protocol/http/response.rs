@@ -72,8 +72,28 @@ fn reason_phrase(status: u16) -> &'static str {
     }
 }
 
-/// Appends `Sat, 21 Nov 2026 22:53:36 GMT` (RFC 9110 §5.6.7).
-fn write_date(now_us: u64, out: &mut Vec<u8>) {
+const DATE_BYTES: usize = "Sat, 21 Nov 2026 22:53:36 GMT".len();
+
+/// What the Date field says: formatted once a second, and sent in every response.
+#[derive(Default)]
+pub struct DateText {
+    /// Since 1970.
+    second: u64,
+    text: Option<[u8; DATE_BYTES]>,
+}
+
+impl DateText {
+    fn at(&mut self, now_us: u64) -> [u8; DATE_BYTES] {
+        let second = now_us / 1_000_000;
+        if self.second != second {
+            (self.second, self.text) = (second, None);
+        }
+        *self.text.get_or_insert_with(|| date(now_us))
+    }
+}
+
+/// `Sat, 21 Nov 2026 22:53:36 GMT` (RFC 9110 §5.6.7).
+fn date(now_us: u64) -> [u8; DATE_BYTES] {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let mut iso = String::new();
@@ -81,14 +101,42 @@ fn write_date(now_us: u64, out: &mut Vec<u8>) {
     let day = DAYS[(now_us / 86_400_000_000 % 7) as usize];
     let month = iso[5..7].parse::<usize>().unwrap_or(1);
     let text = format!("{day}, {} {} {} {} GMT", &iso[8..10], MONTHS[month - 1], &iso[..4], &iso[11..19]);
-    out.extend_from_slice(text.as_bytes());
+    text.as_bytes().try_into().expect("each part has its length")
+}
+
+/// What a response says of the time.
+struct Now {
+    date: [u8; DATE_BYTES],
+    ticks_us: u64,
+}
+
+impl Now {
+    fn of(context: &mut Context<'_>) -> Now {
+        Now { date: context.scratch.date.at(context.shard.now_us()), ticks_us: context.ticks_us() }
+    }
 }
 
 pub fn write_field(name: &str, value: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     // A value of ours never has line breaks; one that echoes a client's is cleaned here once for all.
-    out.extend(value.bytes().filter(|byte| !matches!(byte, b'\r' | b'\n' | 0)));
+    let breaks = |byte: &u8| matches!(byte, b'\r' | b'\n' | 0);
+    if value.as_bytes().iter().any(breaks) {
+        out.extend(value.bytes().filter(|byte| !breaks(byte)));
+    } else {
+        out.extend_from_slice(value.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The field that says how long the answer took, in milliseconds with three decimals.
+fn write_milliseconds(took_us: u64, out: &mut Vec<u8>) {
+    let mut buffer = itoa::Buffer::new();
+    out.extend_from_slice(b"Server-Timing: db;dur=");
+    out.extend_from_slice(buffer.format(took_us / 1000).as_bytes());
+    let decimals = &buffer.format(1000 + took_us % 1000)[1..];
+    out.push(b'.');
+    out.extend_from_slice(decimals.as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 
@@ -107,13 +155,13 @@ impl Exchange {
     }
 
     /// Appends the status line and the fields that every response has.
-    fn write_head(&self, (now_us, ticks_us): (u64, u64), status: u16, out: &mut Vec<u8>) {
+    fn write_head(&self, now: &Now, status: u16, out: &mut Vec<u8>) {
         out.extend_from_slice(b"HTTP/1.1 ");
         out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
         out.push(b' ');
         out.extend_from_slice(reason_phrase(status).as_bytes());
         out.extend_from_slice(b"\r\nDate: ");
-        write_date(now_us, out);
+        out.extend_from_slice(&now.date);
         out.extend_from_slice(b"\r\n");
         if !self.keep_alive {
             out.extend_from_slice(b"Connection: close\r\n");
@@ -126,8 +174,7 @@ impl Exchange {
             out.extend_from_slice(b"Access-Control-Expose-Headers: Durability, ETag, Location\r\n");
         }
         if self.since_us > 0 {
-            let took_us = ticks_us.saturating_sub(self.since_us);
-            write_field("Server-Timing", &format!("db;dur={}.{:03}", took_us / 1000, took_us % 1000), out);
+            write_milliseconds(now.ticks_us.saturating_sub(self.since_us), out);
         }
         out.extend_from_slice(if self.varies_by_origin {
             b"Vary: Accept, Accept-Encoding, Origin\r\n"
@@ -144,13 +191,13 @@ impl Exchange {
         fields: impl FnOnce(&mut Vec<u8>),
         body: Option<Body<'_>>,
     ) {
-        let now = (context.shard.now_us(), context.ticks_us());
+        let now = Now::of(context);
         let is_coded = |body: &Body<'_>| body.bytes.len() >= CODED_BYTES_MIN && Coding::is_for(body.content_type);
         let coding = self.coding.filter(|_| body.as_ref().is_some_and(is_coded));
         let coded = coding.zip(body.as_ref()).map(|(coding, body)| coding.encode(body.bytes));
         let bytes = coded.as_deref().or(body.as_ref().map(|body| body.bytes)).unwrap_or_default();
         context.write(|out| {
-            self.write_head(now, status, out);
+            self.write_head(&now, status, out);
             fields(out);
             if let Some(body) = &body {
                 write_field("Content-Type", body.content_type, out);
@@ -178,11 +225,11 @@ impl Exchange {
 
     /// Answers with a static file, whose bytes are not copied.
     pub fn respond_shared(&self, context: &mut Context<'_>, file: &StaticFile) {
-        let now = (context.shard.now_us(), context.ticks_us());
+        let now = Now::of(context);
         let coded = file.coded.iter().find(|(coding, _)| Some(*coding) == self.coding);
         let body = coded.map_or(&file.body, |(_, body)| body);
         context.write(|out| {
-            self.write_head(now, 200, out);
+            self.write_head(&now, 200, out);
             match coded {
                 Some((coding, _)) => {
                     write_field("ETag", &coding.tag(&file.etag), out);
@@ -201,9 +248,9 @@ impl Exchange {
 
     /// Writes a response whose body follows in pieces: chunked, or for HTTP/1.0 until the connection closes.
     pub fn respond_in_pieces(&self, context: &mut Context<'_>, content_type: &str, fields: &[(&str, &str)]) {
-        let now = (context.shard.now_us(), context.ticks_us());
+        let now = Now::of(context);
         context.write(|out| {
-            self.write_head(now, 200, out);
+            self.write_head(&now, 200, out);
             write_field("Content-Type", content_type, out);
             for (name, value) in fields {
                 write_field(name, value, out);
@@ -237,7 +284,7 @@ impl Exchange {
         etag: Option<&str>,
         fields: impl FnOnce(&mut Vec<u8>),
     ) {
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(2 * document.len());
         representation.write(document, &mut bytes);
         let body = Body { content_type: representation.media_type(), bytes: &bytes, etag };
         let fields = |out: &mut Vec<u8>| {
@@ -278,5 +325,35 @@ impl Exchange {
         let mut json = Vec::new();
         format::write_json(&document, &mut json);
         self.respond(context, status, fields, Some(Body::new("application/problem+json", &json)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_date_follows_the_clock() {
+        let mut text = DateText::default();
+        let cases = [
+            (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+            (1_795_301_616_000_000, "Sat, 21 Nov 2026 22:53:36 GMT"),
+            (1_795_301_616_999_999, "Sat, 21 Nov 2026 22:53:36 GMT"),
+            (1_795_301_617_000_000, "Sat, 21 Nov 2026 22:53:37 GMT"),
+            // The wall clock may be set back.
+            (951_782_400_000_000, "Tue, 29 Feb 2000 00:00:00 GMT"),
+        ];
+        for (now_us, expected) in cases {
+            assert_eq!(text.at(now_us), expected.as_bytes());
+        }
+    }
+
+    #[test]
+    fn milliseconds_have_three_decimals() {
+        for (took_us, expected) in [(0, "0.000"), (7, "0.007"), (1_234, "1.234"), (60_000_050, "60000.050")] {
+            let mut out = Vec::new();
+            write_milliseconds(took_us, &mut out);
+            assert_eq!(out, format!("Server-Timing: db;dur={expected}\r\n").as_bytes());
+        }
     }
 }

@@ -360,12 +360,13 @@ impl HttpSession {
                 "startTime, previousCount, maxRate and patch are for streams: ask with Accept: text/event-stream";
             return self.problem(context, 400, "bad_query", detail);
         }
-        let only_selects = Query { select: query.select.clone(), ..Query::default() } == query;
         let takes_query = resource.is_collection() && request.method != "POST";
-        let is_taken = takes_query || reads && only_selects && resource.is_record();
-        if !is_taken && !request.query.is_empty() {
-            let detail = "a query asks for records of a collection, whose path ends with a slash";
-            return self.problem(context, 400, "bad_query", detail);
+        if !takes_query && !request.query.is_empty() {
+            let only_selects = Query { select: query.select.clone(), ..Query::default() } == query;
+            if !(reads && only_selects && resource.is_record()) {
+                let detail = "a query asks for records of a collection, whose path ends with a slash";
+                return self.problem(context, 400, "bad_query", detail);
+            }
         }
         let (acceptable, representation) = (representation, representation.unwrap_or(JSON));
         match request.method {

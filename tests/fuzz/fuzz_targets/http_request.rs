@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tablecast::protocol::http::request::{FIELDS_MAX, Progress, Reader, Request};
+use tablecast::protocol::http::request::{FIELDS_MAX, Incoming, Progress, Reader, Request, RequestError};
 use tablecast::protocol::path;
 
 const BODY_BYTES_MAX: usize = 1000;
@@ -28,11 +28,49 @@ fn look_at(request: &Request<'_>) -> Seen {
     (method, path, query, request.minor, fields, request.body.to_owned())
 }
 
-/// Reads what has come whenever a piece has; the last is `None` if something cannot be read.
+fn refused(error: &RequestError) -> Option<Seen> {
+    assert!((400..600).contains(&error.status) && !error.what.is_empty());
+    None
+}
+
+/// Takes what is there of a body that comes in pieces; gives how many bytes of the input that took.
+fn take(incoming: &mut Incoming, input: &[u8], body: &mut Vec<u8>) -> Result<usize, RequestError> {
+    let mut taken = 0;
+    while !incoming.is_at_end() {
+        let piece = incoming.next(&input[taken..])?;
+        assert!(piece.data.len() <= piece.taken && piece.taken <= input.len() - taken);
+        if piece.taken == 0 {
+            break;
+        }
+        body.extend_from_slice(piece.data);
+        taken += piece.taken;
+    }
+    Ok(taken)
+}
+
+/// Reads what has come whenever a piece has; the last is `None` if something cannot be read. A sequence whose end has not
+/// come is seen with what there is of it.
 fn read(bytes: &[u8], cuts: &[usize]) -> Vec<Option<Seen>> {
     let (mut reader, mut seen, mut at) = (Reader::default(), Vec::new(), 0);
+    let mut sequence: Option<(Seen, Incoming)> = None;
     for end in cuts.iter().copied().chain([bytes.len()]) {
-        while at < end {
+        loop {
+            if let Some((request, incoming)) = &mut sequence {
+                match take(incoming, &bytes[at..end], &mut request.5) {
+                    Ok(taken) => at += taken,
+                    Err(error) => {
+                        seen.push(refused(&error));
+                        return seen;
+                    }
+                }
+                if !incoming.is_at_end() {
+                    break;
+                }
+                seen.extend(sequence.take().map(|(request, _)| Some(request)));
+            }
+            if at == end {
+                break;
+            }
             match reader.read(&bytes[at..end], BODY_BYTES_MAX) {
                 Ok(Progress::More { .. }) => break,
                 Ok(Progress::Request(request, length)) => {
@@ -40,14 +78,21 @@ fn read(bytes: &[u8], cuts: &[usize]) -> Vec<Option<Seen>> {
                     seen.push(Some(look_at(&request)));
                     at += length;
                 }
+                Ok(Progress::Streamed(request, head_bytes, incoming, expects_continue)) => {
+                    assert!(head_bytes > 0 && head_bytes <= end - at && request.body.is_empty());
+                    assert!(!expects_continue || request.minor == 1);
+                    sequence = Some((look_at(&request), incoming));
+                    reader = Reader::default();
+                    at += head_bytes;
+                }
                 Err(error) => {
-                    assert!((400..600).contains(&error.status) && !error.what.is_empty());
-                    seen.push(None);
+                    seen.push(refused(&error));
                     return seen;
                 }
             }
         }
     }
+    seen.extend(sequence.map(|(request, _)| Some(request)));
     seen
 }
 
