@@ -171,7 +171,7 @@ impl Exchange {
         if let Some(origin) = &self.origin {
             write_field("Access-Control-Allow-Origin", origin, out);
             out.extend_from_slice(b"Access-Control-Allow-Credentials: true\r\n");
-            out.extend_from_slice(b"Access-Control-Expose-Headers: Durability, ETag, Location\r\n");
+            out.extend_from_slice(b"Access-Control-Expose-Headers: Durability, ETag, Location, Position\r\n");
         }
         if self.since_us > 0 {
             write_milliseconds(now.ticks_us.saturating_sub(self.since_us), out);
