@@ -320,3 +320,14 @@ fn reading_is_linear() {
         assert!(large < bound, "{what}: {small:?}, and {large:?} for ten times as much");
     }
 }
+
+/// A line that is as long as it may be is taken wherever it is cut.
+#[test]
+fn a_longest_line_of_chunks_arrives_in_parts() {
+    let line = format!("1;{}\r\n", "x".repeat(CHUNK_LINE_BYTES_MAX - 2));
+    for cut in [line.len() - 2, line.len() - 1, line.len()] {
+        let mut incoming = Incoming { next: Next::ChunkSize, left: 0, trailer: 0 };
+        let taken = incoming.next(&line.as_bytes()[..cut]).map(|piece| piece.taken);
+        assert_eq!(taken, Ok(if cut == line.len() { cut } else { 0 }), "{cut}");
+    }
+}
