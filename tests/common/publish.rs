@@ -12,8 +12,10 @@ use std::process::Output;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-/// How long a publisher may take to start, and to have one command acknowledged.
+/// How long a publisher may take to have one command acknowledged.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// How long the program of a foreign client may take to start: dozens of them start at once.
+const START: Duration = Duration::from_secs(90);
 
 /// A publishing client; the number is the MQTT level: 4 for 3.1.1, 5 for 5.0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -271,7 +273,7 @@ impl Publisher {
                 let (mut child, answers, stderr) = peers::spawn(command);
                 let stdin = child.stdin.take();
                 let mut body = Body::Process { child, stdin, stderr };
-                let first = answers.recv_timeout(DEADLINE).unwrap_or_else(|e| e.to_string());
+                let first = answers.recv_timeout(START).unwrap_or_else(|e| e.to_string());
                 if serde_json::from_str::<Value>(&first).is_ok_and(|line| line["ready"] == true) {
                     How::Program { body, answers }
                 } else {
