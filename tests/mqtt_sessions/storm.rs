@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const TOPICS: u32 = 4;
 /// Messages on their way from the publisher.
 const WINDOW: usize = 12;
-const DEADLINE: Duration = Duration::from_secs(90);
+const DEADLINE: Duration = Duration::from_secs(240);
 
 #[derive(Clone, Copy)]
 struct Case {
