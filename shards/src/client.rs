@@ -48,8 +48,7 @@ pub struct Behind {
     pub from: Position,
     /// Messages at QoS 0 are missing, too, after this.
     pub from_at_most_once: Option<Position>,
-    /// An event that was sent under these of its table's paths only (a bit for each).
-    pub partly: Option<(Position, u64)>,
+    pub partly: Option<Partly>,
     /// Where `from` stands in the log, to find it quickly.
     pub hint: Option<Location>,
     /// Of a stream that goes on: nothing is left out until it has caught up.
@@ -63,8 +62,18 @@ pub struct Behind {
 pub struct Progress {
     /// How far each shard's events have been sent.
     pub positions: Vec<Position>,
+    /// Events after those that were sent under some of their table's paths.
+    pub partly: Vec<Partly>,
     /// Oldest first.
     pub inflight: Vec<Inflight>,
+}
+
+/// An event that was sent under these of its table's paths only (a bit for each).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Partly {
+    pub shard: u16,
+    pub position: Position,
+    pub paths: u64,
 }
 
 /// So many events in each window of time.
@@ -233,9 +242,13 @@ impl Client {
         self.has_begun = false;
         let again = self.inflight.iter().filter(|own| own.phase != Phase::Released);
         self.again = again.map(|own| own.packet_id).collect();
-        let behind = progress.positions.iter().enumerate();
         let everything = self.is_stream;
-        self.behind = behind.map(|(shard, from)| Behind { everything, ..Behind::new(shard as u16, *from) }).collect();
+        let behind = (0..).zip(&progress.positions).map(|(shard, from)| Behind {
+            everything,
+            partly: progress.partly.iter().find(|own| own.shard == shard).copied(),
+            ..Behind::new(shard, *from)
+        });
+        self.behind = behind.collect();
     }
 
     /// The acknowledgement that ends a message. `None`: nothing of this identifier waits for it.
@@ -334,8 +347,8 @@ impl Client {
                     Source::Event { shard: of, position: at, path } => ((of, at) == (shard, position)).then_some(path),
                     Source::Row { .. } => None,
                 });
-                let sent = paths.fold(0, |sent, path| sent | path_bit(path));
-                let partly = (sent != 0).then_some((position, sent));
+                let paths = paths.fold(0, |paths, path| paths | path_bit(path));
+                let partly = (paths != 0).then_some(Partly { shard, position, paths });
                 self.behind.push(Behind { from_at_most_once: at_most_once, partly, ..Behind::new(shard, before) });
             }
         }
@@ -348,7 +361,8 @@ impl Client {
         for behind in &self.behind {
             positions[usize::from(behind.shard)] = behind.from;
         }
-        Progress { positions, inflight: self.inflight.iter().cloned().collect() }
+        let partly = self.behind.iter().filter_map(|behind| behind.partly).collect();
+        Progress { positions, partly, inflight: self.inflight.iter().cloned().collect() }
     }
 }
 
@@ -360,13 +374,13 @@ fn path_bit(path: u8) -> u64 {
 impl Behind {
     /// Whether the client was sent an event under this path already.
     pub fn was_sent(&self, position: Position, path: u8) -> bool {
-        self.partly.is_some_and(|(at, sent)| at == position && sent & path_bit(path) != 0)
+        self.partly.is_some_and(|own| own.position == position && own.paths & path_bit(path) != 0)
     }
 
     /// The client was sent an event under this path.
     pub fn note_sent(&mut self, position: Position, path: u8) {
-        let before = self.partly.filter(|(at, _)| *at == position).map_or(0, |(_, sent)| sent);
-        self.partly = Some((position, before | path_bit(path)));
+        let before = self.partly.filter(|own| own.position == position).map_or(0, |own| own.paths);
+        self.partly = Some(Partly { shard: self.shard, position, paths: before | path_bit(path) });
     }
 
     pub fn new(shard: u16, from: Position) -> Behind {
@@ -409,6 +423,20 @@ mod tests {
         later.resume(&progress);
         assert_eq!((later.room(), later.begin(Phase::AtLeastOnce, None, event(3))), (1, 2));
         assert!(later.reads_later(0, 1) && !later.reads_later(0, 0));
+    }
+
+    #[test]
+    fn a_later_connection_knows_which_paths_an_event_was_sent_under() {
+        let mut client = Client::new(1, true);
+        let at = Position { epoch: 1, seq: 7 };
+        let id = client.begin(Phase::ExactlyOnce, None, event(7));
+        client.fall_behind(0, at, false); // path 1
+        assert!(client.release(id) && client.end(id, |phase| phase == Phase::Released).is_some());
+        let mut later = Client::new(1, true);
+        later.resume(&client.progress(&[at, at]));
+        let behind = later.behind();
+        assert_eq!((behind[0].from.seq, behind[1].from), (6, at));
+        assert!(behind[0].was_sent(at, 0) && !behind[0].was_sent(at, 1) && !behind[1].was_sent(at, 0));
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! took the message, in the same batch as the message: both are there after a crash, or neither. So is a write by a
 //! request that may be repeated (`Idempotency-Key` of HTTP).
 
-use crate::client::{Inflight, Phase, Progress, Source};
+use crate::client::{Inflight, Partly, Phase, Progress, Source};
 use crate::command::{ConnectionRef, Operation, Write};
 use crate::document::{Reader, Token, Writer};
 use crate::event::{Body, Terms};
@@ -185,6 +185,16 @@ impl<'a> Values<'a> {
         (0..count).map(|_| Some(Position { epoch: self.uint()?.try_into().ok()?, seq: self.uint()? })).collect()
     }
 
+    fn partly(&mut self) -> Option<Vec<Partly>> {
+        let count = self.array()? / 4;
+        let one = |_| {
+            let shard = self.uint()?.try_into().ok()?;
+            let position = Position { epoch: self.uint()?.try_into().ok()?, seq: self.uint()? };
+            Some(Partly { shard, position, paths: self.uint()? })
+        };
+        (0..count).map(one).collect()
+    }
+
     fn will(&mut self) -> Option<Will> {
         let operation = match self.uint()? {
             0 => Operation::Put,
@@ -247,7 +257,7 @@ impl StoredSession {
             Some(value) => out.write_uint(value),
             None => out.write_null(),
         };
-        out.write_map(7);
+        out.write_map(8);
         out.write_str("session");
         out.write_uint(self.number);
         out.write_str("expiry");
@@ -290,6 +300,13 @@ impl StoredSession {
         }
         out.write_str("positions");
         write_positions(&self.progress.positions, &mut out);
+        out.write_str("partly");
+        out.write_array(4 * self.progress.partly.len() as u32);
+        for Partly { shard, position, paths } in &self.progress.partly {
+            [u64::from(*shard), position.epoch.into(), position.seq, *paths]
+                .iter()
+                .for_each(|own| out.write_uint(*own));
+        }
         out.write_str("inflight");
         out.write_array(self.progress.inflight.len() as u32);
         for own in &self.progress.inflight {
@@ -330,6 +347,7 @@ impl StoredSession {
             subscriptions: (0..subscriptions.array()?).map(|_| subscriptions.subscription()).collect::<Option<_>>()?,
             progress: Progress {
                 positions: values("positions")?.positions()?,
+                partly: values("partly").map_or(Some(Vec::new()), |mut partly| partly.partly())?,
                 inflight: (0..inflight.array()?).map(|_| inflight.inflight()).collect::<Option<_>>()?,
             },
         })
@@ -508,9 +526,11 @@ mod tests {
             number in any::<u64>(), expiry_s in any::<Option<u32>>(), ended_ms in any::<Option<u64>>(),
             will in proptest::option::of(will()), subscriptions in proptest::collection::vec(subscription(), 0..5),
             positions in proptest::collection::vec(position(), 0..5),
+            partly in proptest::collection::vec((any::<u16>(), position(), any::<u64>()), 0..3),
             inflight in proptest::collection::vec(inflight(), 0..5),
         ) {
-            let progress = Progress { positions, inflight };
+            let partly = partly.into_iter().map(|(shard, position, paths)| Partly { shard, position, paths }).collect();
+            let progress = Progress { positions, partly, inflight };
             let session = StoredSession { number, expiry_s, ended_ms, will, subscriptions, progress };
             let document = session.encode();
             prop_assert!(crate::document::is_well_formed(&document));

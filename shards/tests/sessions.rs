@@ -42,7 +42,11 @@ fn session(number: u64) -> StoredSession {
         ended_ms: Some(START_US / 1000),
         will: None,
         subscriptions: ["commands", "settings/#", "+/broadcast"].map(subscription).into(),
-        progress: Progress { positions: vec![position; 4], inflight: vec![inflight(1), inflight(2)] },
+        progress: Progress {
+            positions: vec![position; 4],
+            inflight: vec![inflight(1), inflight(2)],
+            ..Progress::default()
+        },
     }
 }
 

@@ -286,7 +286,7 @@ impl Shard {
             StreamStart::Positions(positions) => positions.clone(),
             StreamStart::Time(_) | StreamStart::Previous(_) => vec![Position::default(); shards],
         };
-        client.resume(&Progress { positions: positions.clone(), inflight: Vec::new() });
+        client.resume(&Progress { positions: positions.clone(), ..Progress::default() });
         (client.checks, client.is_gone) = (shards as u16, false);
         self.outboxes.update_behind(connection);
         for (shard, position) in positions.iter().enumerate().take(shards) {
