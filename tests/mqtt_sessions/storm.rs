@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const TOPICS: u32 = 4;
 /// Messages on their way from the publisher.
 const WINDOW: usize = 12;
-const DEADLINE: Duration = Duration::from_secs(240);
+const DEADLINE: Duration = Duration::from_secs(90);
 
 #[derive(Clone, Copy)]
 struct Case {
@@ -237,18 +237,27 @@ fn take_all(case: Case, mut side: Side, ready: &AtomicBool, done: &AtomicUsize) 
     (seen, side.connects)
 }
 
-/// Until `over` is true; how often.
-fn kill_now_and_then(server: &mut Server, random: &mut Random, over: impl Fn() -> bool) -> usize {
-    let mut kills = 0;
-    while !over() {
-        thread::sleep(Duration::from_millis(60 + random.below(300))); // a random moment
-        if !over() {
-            server.kill9();
-            server.restart_on_same_ports();
-            kills += 1;
+/// Kills the server after every so many messages that the subscriber has seen, until it is through; how often.
+fn kill_now_and_then(
+    server: &mut Server,
+    count: usize,
+    random: &mut Random,
+    seen: impl Fn() -> Option<usize>,
+) -> usize {
+    let mut at = 0;
+    for kills in 0.. {
+        at += 1 + random.below(count as u64 / 6) as usize;
+        while seen().is_some_and(|seen| seen < at) {
+            thread::sleep(Duration::from_millis(1));
         }
+        if seen().is_none() {
+            return kills;
+        }
+        thread::sleep(Duration::from_millis(random.below(20)));
+        server.kill9();
+        server.restart_on_same_ports();
     }
-    kills
+    unreachable!("it returns when the subscriber is through")
 }
 
 fn storm(case: Case) {
@@ -271,8 +280,9 @@ fn storm(case: Case) {
         let publisher = Side::new(case, addr, "publisher", seed ^ 0x1f3d);
         let publisher = scope.spawn(move || publish_all(case, publisher));
         let mut random = Random(seed | 1);
-        let over = || done.load(Ordering::Acquire) >= count as usize || subscriber.is_finished();
-        let killed = if kills { kill_now_and_then(&mut server, &mut random, over) } else { 0 };
+        let count = count as usize;
+        let seen = || Some(done.load(Ordering::Acquire)).filter(|seen| *seen < count && !subscriber.is_finished());
+        let killed = if kills { kill_now_and_then(&mut server, count, &mut random, seen) } else { 0 };
         let subscribed = subscriber.join().unwrap_or_else(|panic| resume_unwind(panic));
         (publisher.join().unwrap_or_else(|panic| resume_unwind(panic)), subscribed, killed)
     });
