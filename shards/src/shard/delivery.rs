@@ -224,16 +224,13 @@ impl Shard {
                         return;
                     }
                     let kind = kind_for(subscriber, event).with(flags);
-                    let details = subscriptions.get(subscriber.subscription as usize);
-                    let details = details.filter(|_| subscriber.options & DETAILED != 0);
-                    let frame = match details {
-                        None => frames.get(kind, |out| encoder.encode(kind, &context, out)),
-                        Some(subscription) if !subscription.hears(event) => None,
-                        Some(subscription) => {
-                            let identifiers = subscription.identifier.as_slice();
-                            let context = FrameContext { identifiers, ..context };
-                            frames.own(kind, |out| encoder.encode(kind, &context, out))
-                        }
+                    let frame = if subscriber.options & DETAILED == 0 {
+                        frames.get(kind, |out| encoder.encode(kind, &context, out))
+                    } else {
+                        let found = subscriptions.get(subscriber.subscription as usize);
+                        let Some(subscription) = found.filter(|found| found.hears(event)) else { return };
+                        let context = FrameContext { identifiers: subscription.identifier.as_slice(), ..context };
+                        frames.own(kind, |out| encoder.encode(kind, &context, out))
                     };
                     if let Some(frame) = frame {
                         outboxes.push(subscriber.connection, frame, &origin);

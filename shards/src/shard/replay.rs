@@ -376,17 +376,13 @@ impl Shard {
         let mut requests = Vec::new();
         let is_paced = client.pace.is_some();
         // A pace is one for all shards: each in its turn is asked for what it allows.
-        let is_waiting = is_paced && client.behind().iter().any(|behind| behind.asked);
+        let at_once = if is_paced { 1 } else { usize::MAX };
         if is_paced {
+            if client.behind().iter().any(|behind| behind.asked) {
+                return;
+            }
             client.behind().rotate_left(1);
         }
-        let at_once = if is_waiting {
-            0
-        } else if is_paced {
-            1
-        } else {
-            usize::MAX
-        };
         for behind in client.behind().iter_mut().filter(|behind| !behind.asked).take(at_once) {
             behind.asked = true;
             let (from, hint) = (behind.from, behind.hint);

@@ -265,23 +265,17 @@ impl Arriving {
         }
     }
 
-    /// Takes some of the input, not more than a part at once.
+    /// Takes some of the input, not more than a part at once: what is there already is the beginning of a longer item.
     fn receive(&mut self, input: &[u8]) -> Result<usize, RequestError> {
         const PART: usize = 64 << 10;
         let mut taken = 0;
-        while taken < input.len() && self.bytes.len() < self.at + PART {
-            let piece = self.incoming.next(&input[taken..input.len().min(taken + PART)])?;
+        while taken < PART {
+            let piece = self.incoming.next(&input[taken..input.len().min(PART)])?;
             if piece.taken == 0 {
                 break;
             }
             taken += piece.taken;
             self.bytes.extend_from_slice(piece.data);
-        }
-        // A long item grows by parts.
-        if taken == 0 && !self.incoming.is_at_end() {
-            let piece = self.incoming.next(&input[..input.len().min(PART)])?;
-            self.bytes.extend_from_slice(piece.data);
-            taken = piece.taken;
         }
         Ok(taken)
     }

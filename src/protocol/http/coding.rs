@@ -7,9 +7,9 @@ pub const CODED_BYTES_MIN: usize = 1 << 10;
 /// Fast rather than small: the shard does nothing else meanwhile.
 const GZIP_LEVEL: u32 = 4;
 const BROTLI_QUALITY: u32 = 3;
-const ZSTD_LEVEL: i32 = 3;
-/// Window of Brotli, as a power of two.
-const BROTLI_WINDOW: u32 = 20;
+const ZSTD_LEVEL: i32 = 1;
+/// How far back repetitions are looked for, as a power of two: each answer that is on its way holds so much.
+const WINDOW: u32 = 17;
 const BROTLI_BUFFER: usize = 16 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,20 +34,21 @@ impl Coding {
     /// What the members of Accept-Encoding like best (RFC 9110 §12.5.3); `None`: the answer as it is.
     pub fn negotiate<'a>(members: impl Iterator<Item = &'a str>) -> Option<Coding> {
         let mut liked: [Option<f32>; 3] = [None; 3];
-        let mut others = None;
+        let (mut others, mut as_it_is) = (None, 0.0);
         for member in members {
             let (name, parameter) = member.split_once(';').unwrap_or((member, ""));
             let quality = parameter.trim().strip_prefix("q=").map_or(1.0, |text| text.trim().parse().unwrap_or(0.0));
             match Coding::ALL.iter().position(|own| own.name().eq_ignore_ascii_case(name.trim())) {
                 Some(at) => liked[at] = Some(quality),
                 None if name.trim() == "*" => others = Some(quality),
+                None if name.trim().eq_ignore_ascii_case("identity") => as_it_is = quality,
                 None => {}
             }
         }
         let quality = |at: usize| liked[at].or(others).unwrap_or(0.0);
         // The first of those that are liked best.
         let best = (0..3).rev().max_by(|a, b| quality(*a).total_cmp(&quality(*b)))?;
-        (quality(best) > 0.0).then_some(Coding::ALL[best])
+        (quality(best) > 0.0 && quality(best) >= as_it_is).then_some(Coding::ALL[best])
     }
 
     /// Whether content of this type shrinks.
@@ -97,9 +98,13 @@ impl Encoder {
                 Vec::new(),
                 BROTLI_BUFFER,
                 BROTLI_QUALITY,
-                BROTLI_WINDOW,
+                WINDOW,
             ))),
-            Coding::Zstd => Encoder::Zstd(zstd::stream::write::Encoder::new(Vec::new(), ZSTD_LEVEL).expect(NEVER)),
+            Coding::Zstd => {
+                let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), ZSTD_LEVEL).expect(NEVER);
+                encoder.window_log(WINDOW).expect(NEVER);
+                Encoder::Zstd(encoder)
+            }
         }
     }
 
@@ -143,6 +148,8 @@ mod tests {
             ("gzip, deflate, br", Some(Coding::Brotli)),
             ("gzip, deflate, br, zstd", Some(Coding::Zstd)),
             ("gzip;q=1.0, br;q=0.5", Some(Coding::Gzip)),
+            ("identity, gzip;q=0.5", None),
+            ("identity;q=0.5, gzip", Some(Coding::Gzip)),
             ("GZIP", Some(Coding::Gzip)),
             ("*", Some(Coding::Zstd)),
             ("*;q=0, gzip", Some(Coding::Gzip)),

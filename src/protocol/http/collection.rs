@@ -92,10 +92,15 @@ impl Listing {
     }
 
     fn step(&mut self, context: &mut Context<'_>) -> Result<Step, Problem> {
-        match &mut self.pages {
-            Some(pages) => pages.step(context, self.scan),
-            None => Ok(context.shard.scan_step(self.scan)),
+        let step = match &mut self.pages {
+            Some(pages) => pages.step(context, self.scan)?,
+            None => context.shard.scan_step(self.scan),
+        };
+        if step == Step::Damaged {
+            let (status, code) = status_of(&Refusal::Damaged);
+            return Err((status, code, explain(&Refusal::Damaged)));
         }
+        Ok(step)
     }
 
     fn project(&mut self, row: &Row) {
@@ -220,7 +225,7 @@ impl HttpSession {
             is_single,
             representation,
             rows: Rows::new(representation, columns(&query.select, definition)),
-            encoder: self.exchange.coding.map(Encoder::new),
+            encoder: None,
             codec: KeyCodec::of(definition),
             offset: query.offset,
             left: query.limit.unwrap_or(u64::MAX),
@@ -257,25 +262,13 @@ impl HttpSession {
             if step == Step::End {
                 listing.rows.finish(&mut piece);
             }
-            if step == Step::Damaged {
-                listing.close(context);
-                if !listing.begun {
-                    let refusal = Refusal::Damaged;
-                    let (status, code) = status_of(&refusal);
-                    return self.problem(context, status, code, &explain(&refusal));
-                }
-                self.exchange.keep_alive = false; // the answer stays without its end, and the client sees it
-                return self.answered(context);
-            }
             if (step == Step::End || !piece.is_empty()) && !std::mem::replace(&mut listing.begun, true) {
                 // A short answer is not worth encoding: it is all there already.
-                if step == Step::End && piece.len() < CODED_BYTES_MIN {
-                    listing.encoder = None;
-                }
+                let is_short = step == Step::End && piece.len() < CODED_BYTES_MIN;
+                let coding = self.exchange.coding.filter(|_| !is_short);
+                listing.encoder = coding.map(Encoder::new);
                 let mut fields = listing.representation.fields().to_vec();
-                fields.extend(
-                    listing.encoder.as_ref().and(self.exchange.coding).map(|it| ("Content-Encoding", it.name())),
-                );
+                fields.extend(coding.map(|coding| ("Content-Encoding", coding.name())));
                 self.exchange.respond_in_pieces(context, listing.representation.media_type(), &fields);
             }
             match (&mut listing.encoder, step == Step::End) {
