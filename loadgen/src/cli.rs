@@ -1,0 +1,237 @@
+//! The command line.
+
+use crate::compare::{self, Budget, Figure};
+use crate::figures::Report;
+use crate::process::family;
+use crate::profile::{self, Choice};
+use crate::report::{self, html, text};
+use crate::run::{Options, RuntimeKind, run};
+use crate::scenario::{self, Scenario};
+use clap::{Args, Parser, Subcommand};
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+/// Load for MQTT, SSE, WebSocket, HTTP and redis servers, with figures per second of the server's CPU time.
+///
+/// Ends with 0 if everything that was promised was kept, 1 if not (or a budget was exceeded), 2 for any other problem.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run scenarios against one server.
+    Run(Run),
+    /// Run a scenario against several servers in turn, and give ratios to the last one.
+    Compare(Compare),
+    /// Show the ready-made scenarios and servers.
+    List,
+}
+
+#[derive(Args)]
+struct Common {
+    /// Replace a value of the scenario, for example `seconds=10` (several times)
+    #[arg(short, long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+
+    /// Cores of the generator, each with a thread
+    #[arg(long, value_delimiter = ',', default_value = "1")]
+    cores: Vec<usize>,
+
+    /// Cores of the server
+    #[arg(long, value_delimiter = ',', default_value = "0")]
+    server_cores: Vec<usize>,
+
+    /// Runtime of the generator: figures of two that agree are the server's
+    #[arg(long, value_enum, default_value_t)]
+    runtime: RuntimeKind,
+
+    /// Write the figures as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Write a page with plots
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+
+    /// Write the plots alone
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Run {
+    /// Ready-made scenarios, or files
+    #[arg(required = true)]
+    scenarios: Vec<String>,
+
+    /// A ready-made server or a file; `name=program` starts another program; words behind it are more arguments
+    #[arg(long, default_value = "tablecast")]
+    server: String,
+
+    /// The server's process, where it runs already
+    #[arg(long)]
+    pid: Option<u32>,
+
+    /// Write latencies as an HdrHistogram log (one scenario)
+    #[arg(long, value_name = "FILE")]
+    hdr: Option<PathBuf>,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args)]
+struct Compare {
+    /// A ready-made scenario, or a file
+    scenario: String,
+
+    /// As for `run`, at least two; ratios are to the last one
+    #[arg(long = "server", required = true, num_args = 1)]
+    servers: Vec<String>,
+
+    /// How often each has its turn
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+
+    /// Fail if the first server is worse than the last by more than this, with confidence: `p99=1.2` (several times)
+    #[arg(long, value_name = "FIGURE=FACTOR")]
+    budget: Vec<String>,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+pub fn main() -> Result<bool, String> {
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    match Cli::parse().command {
+        Command::Run(run) => run_all(&run),
+        Command::Compare(compare) => compare_all(&compare),
+        Command::List => {
+            list();
+            Ok(true)
+        }
+    }
+}
+
+fn list() {
+    println!("Scenarios:");
+    for (name, _) in scenario::BUILT_IN {
+        let description = Scenario::load(name, &[]).map(|own| own.description).unwrap_or_default();
+        println!("  {name:<20}{description}");
+    }
+    println!("Servers:");
+    for (name, text) in profile::BUILT_IN {
+        let description = toml::from_str::<profile::Profile>(text).map(|own| own.description).unwrap_or_default();
+        println!("  {name:<20}{description}");
+    }
+}
+
+fn write(path: &Option<PathBuf>, text: impl FnOnce() -> String) -> Result<(), String> {
+    let Some(path) = path else { return Ok(()) };
+    std::fs::write(path, text()).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+impl Common {
+    fn write(&self, reports: &[Report]) -> Result<(), String> {
+        write(&self.json, || report::json(reports))?;
+        write(&self.html, || html::page(reports))?;
+        write(&self.svg, || html::plots(reports))
+    }
+
+    /// One run on a fresh server.
+    fn once(&self, name: &str, scenario: &Scenario, choice: &Choice, pid: Option<u32>) -> Result<Report, String> {
+        let server = choice.start(&self.server_cores, scenario.topics)?;
+        let processes = pid.map_or_else(|| server.processes.clone(), family);
+        let shows_progress = std::io::stderr().is_terminal();
+        let options = Options { runtime: self.runtime, cores: self.cores.clone(), processes, shows_progress };
+        run(name, &server.name, scenario, &server.target, &options)
+    }
+}
+
+fn run_all(own: &Run) -> Result<bool, String> {
+    let choice = Choice::parse(&own.server);
+    let mut reports = Vec::new();
+    for name in &own.scenarios {
+        let scenario = Scenario::load(name, &own.common.set)?;
+        let report = own.common.once(name, &scenario, &choice, own.pid)?;
+        print!("{}", text::text(&report));
+        if let Some(path) = &own.hdr {
+            report::hdr(&report, path)?;
+        }
+        reports.push(report);
+    }
+    own.common.write(&reports)?;
+    Ok(reports.iter().all(Report::is_fine))
+}
+
+fn budgets(texts: &[String]) -> Result<Vec<Budget>, String> {
+    let parse = |text: &String| {
+        let (figure, worse) = text.split_once('=')?;
+        let figure = <Figure as clap::ValueEnum>::from_str(figure, true).ok()?;
+        Some(Budget { figure, worse: worse.parse().ok().filter(|worse| *worse >= 1.0)? })
+    };
+    let problem = |text: &String| format!("budget {text:?}: expected figure=factor, for example p99=1.2");
+    texts.iter().map(|text| parse(text).ok_or_else(|| problem(text))).collect()
+}
+
+fn compare_all(own: &Compare) -> Result<bool, String> {
+    let choices: Vec<Choice> = own.servers.iter().map(|text| Choice::parse(text)).collect();
+    if choices.len() < 2 || own.rounds == 0 {
+        return Err("a comparison takes two servers and a round".into());
+    }
+    let budgets = budgets(&own.budget)?;
+    let scenario = Scenario::load(&own.scenario, &own.common.set)?;
+    let mut rounds: Vec<Vec<Report>> = Vec::new();
+    for round in 0..own.rounds {
+        // Another one begins each time, so that none always comes after the same one.
+        let mut reports: Vec<Option<Report>> = choices.iter().map(|_| None).collect();
+        for turn in 0..choices.len() {
+            let server = (turn + round) % choices.len();
+            let report = own.common.once(&own.scenario, &scenario, &choices[server], None)?;
+            eprintln!(
+                "round {} of {}: {}: {} {} per second, {} per CPU second",
+                round + 1,
+                own.rounds,
+                report.server,
+                text::short(report.operations_per_s),
+                report.unit(),
+                report.operations_per_cpu_s.map_or("unknown".into(), text::short),
+            );
+            for broken in report.broken.iter().chain(&report.problems) {
+                eprintln!("  {broken}");
+            }
+            reports[server] = Some(report);
+        }
+        rounds.push(reports.into_iter().flatten().collect());
+    }
+    let rows = compare::table(&rounds);
+    println!("{}: {}", own.scenario, scenario.description);
+    println!("{} rounds; ratios to {}, with 95 % confidence", own.rounds, choices[choices.len() - 1].name());
+    let mut is_fine = true;
+    for row in &rows {
+        println!("{}", row.figure.name());
+        for (server, choice) in choices.iter().enumerate() {
+            let is_time = matches!(row.figure, Figure::P50 | Figure::P99);
+            let show = if is_time { text::duration } else { text::short };
+            let ratio = row
+                .ratios
+                .get(server)
+                .map_or(String::new(), |own| format!("{:>8.2} ({:.2} to {:.2})", own.ratio, own.low, own.high));
+            println!("  {:<36}{:>12}{ratio}", choice.name(), show(row.medians[server]));
+        }
+        for budget in budgets.iter().filter(|budget| budget.figure == row.figure) {
+            if budget.is_broken(&row.ratios[0]) {
+                println!("  OVER BUDGET: worse by more than {}", budget.worse);
+                is_fine = false;
+            }
+        }
+    }
+    let all: Vec<Report> = rounds.into_iter().flatten().collect();
+    own.common.write(&all)?;
+    let first = choices[0].name();
+    Ok(is_fine && all.iter().filter(|report| report.server == first).all(Report::is_fine))
+}

@@ -1,0 +1,254 @@
+//! A publisher: sends on schedule, or as fast as its window allows.
+
+use crate::link::{Caller, Link, Receiving};
+use crate::payload::Stamp;
+use crate::runtime::{Runtime, Writer};
+use crate::scenario::{Scenario, Window, Workload};
+use crate::shared::{Phase, Shared};
+use crate::signal::Signal;
+use crate::wire::{Event, Message, Opening, Protocol, Wire};
+use crate::worker::Worker;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Messages that are given to the socket at once.
+const BATCH: u64 = 64;
+/// Messages that may wait for their acknowledgement, whatever the schedule says: there are no more packet identifiers.
+const UNANSWERED_MAX: u64 = 60_000;
+/// After so long without a delivery those that are missing are taken to be lost.
+const STALLED_NS: u64 = 1_000_000_000;
+/// How long is waited in the end for what is not acknowledged.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A window is filled again when so many messages have room in it: who sends as fast as it can sends several at once.
+fn refill(in_flight: u64) -> u64 {
+    (in_flight / 4).max(1)
+}
+
+#[derive(Default)]
+pub struct Publisher {
+    pub signal: Signal,
+    /// Subscribers on this thread that hear all it sends.
+    pub listeners: Cell<u64>,
+    /// Messages that are due, of a schedule.
+    pub due: Cell<u64>,
+    sent: Cell<u64>,
+    answered: Cell<u64>,
+    deliveries: Cell<u64>,
+    /// Messages that are waiting for their acknowledgement, with the time they were meant to be sent.
+    waiting: RefCell<VecDeque<(u16, u64)>>,
+    /// What the protocol wants in return for what it has received.
+    replies: RefCell<Vec<u8>>,
+    has_failed: Cell<bool>,
+}
+
+impl Publisher {
+    /// One of its messages has come to one of its subscribers.
+    pub fn delivered(&self, in_flight: u64) {
+        let (deliveries, listeners) = (self.deliveries.get() + 1, self.listeners.get().max(1));
+        self.deliveries.set(deliveries);
+        if (self.sent.get() + refill(in_flight)) * listeners <= deliveries + in_flight * listeners {
+            self.signal.set();
+        }
+    }
+
+    /// How many messages may be sent now.
+    fn allowance(&self, scenario: &Scenario) -> u64 {
+        let sent = self.sent.get();
+        let unanswered = sent - self.answered.get();
+        if scenario.workload == Workload::Resume {
+            let left = scenario.messages as u64 - sent.min(scenario.messages as u64);
+            return left.min((scenario.in_flight as u64).saturating_sub(unanswered));
+        }
+        let left = if scenario.rate > 0.0 {
+            self.due.get().saturating_sub(sent)
+        } else {
+            let under_way = match scenario.window() {
+                Window::Deliveries if self.listeners.get() > 0 => {
+                    sent.saturating_sub(self.deliveries.get() / self.listeners.get())
+                }
+                _ => unanswered,
+            };
+            let room = (scenario.in_flight as u64).saturating_sub(under_way);
+            if room < refill(scenario.in_flight as u64) { 0 } else { room }
+        };
+        left.min(UNANSWERED_MAX - unanswered)
+    }
+}
+
+pub async fn publish<R: Runtime>(worker: Rc<Worker>, number: usize) {
+    let protocol = worker.scenario().publish[number % worker.scenario().publish.len()];
+    let mut connection = None; // it stays when there is nothing left to send
+    let result = run::<R>(&worker, number, protocol, &mut connection).await;
+    if let Err(what) = result {
+        worker.shared.problem(format!("a publisher by {protocol:?}: {what}"));
+    }
+    note_sent(&worker, number);
+    worker.shared.publishers_done.fetch_add(1, Ordering::AcqRel);
+    while connection.is_some() && worker.shared.phase() < Phase::Done {
+        R::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Says how much was sent to each topic.
+fn note_sent(worker: &Worker, number: usize) {
+    let sent = worker.publishers[number].sent.get();
+    let topics: Vec<usize> = worker.scenario().topics_of(number).collect();
+    let cycle = topics.len() as u64;
+    let mut all = worker.shared.sent.lock().expect("not poisoned");
+    for (place, topic) in (0..).zip(&topics) {
+        all.insert((number as u32, *topic as u32), sent / cycle + u64::from(place < sent % cycle));
+    }
+}
+
+async fn run<R: Runtime>(
+    worker: &Rc<Worker>,
+    number: usize,
+    protocol: Protocol,
+    connection: &mut Option<R::Writer>,
+) -> Result<(), String> {
+    let (shared, scenario) = (worker.shared.clone(), worker.scenario());
+    let own = &worker.publishers[number];
+    let opened = open::<R>(&shared, number, protocol).await;
+    worker.settle(&opened.as_ref().map(drop).map_err(Clone::clone));
+    let Ok((link, wire)) = opened else { return Ok(()) };
+    let (receiving, writer) = link.split();
+    let writer = connection.insert(writer);
+    R::spawn(receive(worker.clone(), number, receiving, wire));
+    let targets: Vec<String> =
+        (0..scenario.topics).map(|topic| shared.target.publication(protocol, topic)).collect::<Result<_, _>>()?;
+    let (_, host) = shared.target.address(protocol)?;
+    while shared.phase() < Phase::Warmup {
+        R::sleep(Duration::from_millis(1)).await;
+    }
+    let is_answered = scenario.qos > 0 || matches!(protocol, Protocol::Rest | Protocol::Redis);
+    let mut wire = Wire::new(protocol);
+    let (mut out, mut payload) = (Vec::new(), Vec::new());
+    let mut moved = (0, shared.now_ns());
+    let last_phase = if scenario.workload == Workload::Resume { Phase::Warmup } else { Phase::Measure };
+    while shared.phase() <= last_phase {
+        out.append(&mut own.replies.borrow_mut());
+        let count = own.allowance(scenario).min(BATCH);
+        if own.has_failed.get() {
+            return Ok(());
+        }
+        if count == 0 && out.is_empty() {
+            if scenario.workload == Workload::Resume && own.sent.get() >= scenario.messages as u64 {
+                break;
+            }
+            own.signal.wait().await;
+            give_up_lost(own, &shared, &mut moved);
+            continue;
+        }
+        let now_ns = shared.now_ns();
+        let is_measured = shared.phase() == Phase::Measure;
+        for _ in 0..count {
+            let sent = own.sent.get();
+            let (message_number, topic) = scenario.place(number, sent);
+            let time_ns = if scenario.rate > 0.0 { due_ns(&shared, number, sent) } else { now_ns };
+            let id = if scenario.qos > 0 { (sent % u64::from(u16::MAX)) as u16 + 1 } else { 0 };
+            payload.clear();
+            let (publisher, topic_number) = (number as u32, topic as u32);
+            let stamp = Stamp { run: shared.run, publisher, topic: topic_number, number: message_number, time_ns };
+            stamp.write(scenario.bytes, &mut payload);
+            let target = &targets[topic];
+            let (qos, retain) = (scenario.qos, scenario.retain);
+            wire.publish(&Message { target, host, payload: &payload, qos, retain, id }, &mut out);
+            own.sent.set(sent + 1);
+            match is_answered {
+                true => own.waiting.borrow_mut().push_back((if scenario.qos > 0 { id } else { 0 }, time_ns)),
+                false => own.answered.set(own.answered.get() + 1),
+            }
+        }
+        shared.counts.sent.fetch_add(count, Ordering::Relaxed);
+        if is_measured {
+            worker.counted.borrow_mut().sent += count;
+        }
+        writer.write(&mut out).await.map_err(|error| format!("cannot send: {error}"))?;
+    }
+    let until_ns = shared.now_ns() + PATIENCE.as_nanos() as u64;
+    while !own.waiting.borrow().is_empty() && shared.now_ns() < until_ns && !own.has_failed.get() {
+        own.signal.wait().await;
+        out.append(&mut own.replies.borrow_mut());
+        if !out.is_empty() {
+            writer.write(&mut out).await.map_err(|error| format!("cannot send: {error}"))?;
+        }
+    }
+    match own.waiting.borrow().len() {
+        0 => Ok(()),
+        missing => Err(format!("{missing} messages were not acknowledged")),
+    }
+}
+
+async fn open<R: Runtime>(shared: &Shared, number: usize, protocol: Protocol) -> Result<(Link<R>, Wire), String> {
+    let (_, host) = shared.target.address(protocol)?;
+    let caller = Caller { protocol, number: shared.scenario.subscribers + number, is_slow: false };
+    let name = format!("lg{:x}-p{number}", shared.run);
+    let mut wire = Wire::new(protocol);
+    let opening = Opening { host, path: "", name: &name, is_clean: true };
+    let (mut link, _) = Link::open(shared, caller, &mut wire, &opening).await?;
+    link.flush().await?;
+    Ok((link, wire))
+}
+
+/// When a message is due: those of all publishers take turns.
+fn due_ns(shared: &Shared, publisher: usize, sent: u64) -> u64 {
+    let Scenario { publishers, burst, rate, .. } = shared.scenario;
+    let turn = sent * publishers as u64 + publisher as u64;
+    let start_ns = shared.schedule_ns.load(Ordering::Relaxed);
+    start_ns + ((turn / burst as u64 * burst as u64) as f64 / rate * 1e9) as u64
+}
+
+/// Where nothing has come for long, a server that may lose messages has: the window is opened again.
+fn give_up_lost(own: &Publisher, shared: &Shared, moved: &mut (u64, u64)) {
+    let now_ns = shared.now_ns();
+    if own.deliveries.get() != moved.0 {
+        *moved = (own.deliveries.get(), now_ns);
+    } else if now_ns - moved.1 > STALLED_NS && own.listeners.get() > 0 {
+        own.deliveries.set(own.sent.get() * own.listeners.get());
+        *moved = (own.deliveries.get(), now_ns);
+    }
+}
+
+/// Takes acknowledgements.
+async fn receive<R: Runtime>(worker: Rc<Worker>, number: usize, mut receiving: Receiving<R>, mut wire: Wire) {
+    let (own, shared) = (&worker.publishers[number], &worker.shared);
+    let result = loop {
+        let event = match receiving.next(&mut wire, &mut own.replies.borrow_mut()) {
+            Ok(event) => event,
+            Err(what) => break what,
+        };
+        match event {
+            None => {
+                own.signal.set();
+                if let Err(what) = receiving.receive().await {
+                    break what;
+                }
+            }
+            Some(Event::Acknowledged { id }) => {
+                let mut waiting = own.waiting.borrow_mut();
+                let at = if id == 0 { Some(0) } else { waiting.iter().position(|(own, _)| *own == id) };
+                let Some((_, time_ns)) = at.and_then(|at| waiting.remove(at)) else {
+                    shared.problem(format!("an acknowledgement of {id}, which was not sent"));
+                    continue;
+                };
+                own.answered.set(own.answered.get() + 1);
+                shared.counts.acknowledged.fetch_add(1, Ordering::Relaxed);
+                if shared.phase() == Phase::Measure {
+                    let mut counted = worker.counted.borrow_mut();
+                    counted.acknowledged += 1;
+                    counted.answer.saturating_record(shared.now_ns().saturating_sub(time_ns).max(1));
+                }
+            }
+            Some(_) => {}
+        }
+    };
+    own.has_failed.set(true);
+    own.signal.set();
+    if shared.phase() < Phase::Drain {
+        shared.problem(format!("a publisher: {result}"));
+    }
+}

@@ -1,0 +1,105 @@
+//! What the threads of a run have in common: the orders, where the run stands, and live counts.
+
+use crate::scenario::Scenario;
+use crate::target::Target;
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Where a run stands; each follows the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Connections are made.
+    Setup,
+    /// Messages flow, and nothing is counted yet.
+    Warmup,
+    Measure,
+    /// Nothing more is sent; what is under way still arrives.
+    Drain,
+    Done,
+}
+
+const PHASES: [Phase; 5] = [Phase::Setup, Phase::Warmup, Phase::Measure, Phase::Drain, Phase::Done];
+/// Problems that are told in words; others are only counted.
+const PROBLEMS_MAX: usize = 20;
+
+#[derive(Default)]
+pub struct Counts {
+    pub connected: AtomicU64,
+    pub sent: AtomicU64,
+    pub acknowledged: AtomicU64,
+    pub delivered: AtomicU64,
+    pub problems: AtomicU64,
+}
+
+pub struct Shared {
+    pub scenario: Scenario,
+    pub target: Target,
+    /// Tells this run's messages from others'.
+    pub run: u32,
+    /// Time is counted from here.
+    base: Instant,
+    phase: AtomicU8,
+    pub over: std::sync::Arc<AtomicBool>,
+    pub counts: Counts,
+    /// Publishers that have sent all, and have been told that it is accepted.
+    pub publishers_done: AtomicUsize,
+    /// Messages that were sent, by publisher and topic.
+    pub sent: Mutex<HashMap<(u32, u32), u64>>,
+    problems: Mutex<Vec<String>>,
+    /// When the schedule of an open loop begins, in nanoseconds since `base`.
+    pub schedule_ns: AtomicU64,
+    pub workers: usize,
+}
+
+impl Shared {
+    pub fn new(scenario: Scenario, target: Target, workers: usize) -> Shared {
+        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Shared {
+            scenario,
+            target,
+            run: (since_epoch.subsec_nanos() >> 4 ^ std::process::id()) & 0xffff,
+            base: Instant::now(),
+            phase: AtomicU8::new(0),
+            over: Default::default(),
+            counts: Counts::default(),
+            publishers_done: AtomicUsize::new(0),
+            sent: Mutex::default(),
+            problems: Mutex::default(),
+            schedule_ns: AtomicU64::new(u64::MAX),
+            workers,
+        }
+    }
+
+    pub fn phase(&self) -> Phase {
+        PHASES[usize::from(self.phase.load(Ordering::Acquire)).min(PHASES.len() - 1)]
+    }
+
+    pub fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+        if phase == Phase::Done {
+            self.over.store(true, Ordering::Release);
+        }
+    }
+
+    pub fn now_ns(&self) -> u64 {
+        self.base.elapsed().as_nanos() as u64
+    }
+
+    pub fn instant(&self, at_ns: u64) -> Instant {
+        self.base + Duration::from_nanos(at_ns)
+    }
+
+    pub fn problem(&self, what: String) {
+        self.counts.problems.fetch_add(1, Ordering::Relaxed);
+        let mut problems = self.problems.lock().expect("not poisoned");
+        if problems.len() < PROBLEMS_MAX && !problems.contains(&what) {
+            problems.push(what);
+        }
+    }
+
+    pub fn problems(&self) -> Vec<String> {
+        self.problems.lock().expect("not poisoned").clone()
+    }
+}

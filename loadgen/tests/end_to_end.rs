@@ -1,0 +1,250 @@
+//! The generator against the real server, on both runtimes; and against one that loses, doubles and swaps messages.
+
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+/// The server, beside the generator.
+fn server() -> PathBuf {
+    static BUILT: Once = Once::new();
+    let path = Path::new(env!("CARGO_BIN_EXE_loadgen")).with_file_name("tablecast");
+    BUILT.call_once(|| {
+        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
+        let mut command = Command::new(env!("CARGO"));
+        command.args(["build", "--quiet", "--bin", "tablecast", "--manifest-path", manifest]);
+        if !path.parent().is_some_and(|folder| folder.ends_with("debug")) {
+            command.arg("--release");
+        }
+        assert!(command.status().expect("run cargo").success());
+    });
+    path
+}
+
+fn loadgen(arguments: &[&str]) -> Output {
+    server();
+    Command::new(env!("CARGO_BIN_EXE_loadgen")).args(arguments).output().expect("run loadgen")
+}
+
+fn told(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Runs a scenario and gives its figures. It must be fine.
+fn figures(scenario: &str, changes: &[&str], more: &[&str]) -> Value {
+    let folder = tempfile::tempdir().expect("a folder");
+    let json = folder.path().join("figures.json");
+    let mut arguments = vec!["run", scenario, "--json", json.to_str().expect("UTF-8")];
+    changes.iter().for_each(|change| arguments.extend(["--set", change]));
+    arguments.extend(["--set", "seconds=0.5", "--set", "warmup=0.2"]);
+    arguments.extend(more);
+    let output = loadgen(&arguments);
+    assert!(output.status.success(), "{scenario}: {}", told(&output));
+    let text = std::fs::read_to_string(json).expect("figures");
+    let figures: Value = serde_json::from_str(&text).expect("JSON");
+    figures[0].clone()
+}
+
+fn count(figures: &Value, name: &str) -> u64 {
+    figures[name].as_u64().unwrap_or_else(|| panic!("{name} in {figures}"))
+}
+
+fn fan_out(more: &[&str], scenarios: &[&str]) {
+    for scenario in scenarios {
+        let found = figures(scenario, &["subscribers=50"], more);
+        let (sent, delivered) = (count(&found, "sent"), count(&found, "delivered"));
+        assert!(sent > 20 && delivered > 25 * sent, "{scenario}: {sent} sent, {delivered} delivered");
+        assert!(found["operations_per_cpu_s"].as_f64().expect("a figure") > 0.0);
+    }
+}
+
+#[test]
+fn fan_out_by_every_protocol() {
+    fan_out(&[], &["fan-out", "fan-out-sse", "fan-out-websocket", "fan-out-qos1", "fan-out-single"]);
+}
+
+#[test]
+fn the_other_runtime_does_the_same() {
+    let glommio = ["--runtime", "glommio"];
+    fan_out(&glommio, &["fan-out-qos1", "fan-out-sse"]);
+    assert!(count(&figures("reads", &[], &glommio), "answered") > 50);
+    assert!(count(&figures("puts", &["rate=200"], &glommio), "answered") > 50);
+}
+
+#[test]
+fn many_to_many_and_many_to_one() {
+    for scenario in ["pairs", "pairs-qos1", "funnel"] {
+        let found = figures(scenario, &["publishers=10", "topics=10"], &[]);
+        assert!(count(&found, "delivered") > 100, "{scenario}: {found}");
+    }
+}
+
+#[test]
+fn writes_reads_and_connections() {
+    for scenario in ["ingest", "puts", "reads", "connect"] {
+        let found = figures(scenario, &["topics=100"], &[]);
+        assert!(count(&found, "answered") > 50, "{scenario}: {found}");
+    }
+    let idle = figures("idle", &["subscribers=500"], &[]);
+    assert!((1.0..50_000.0).contains(&idle["bytes_per_connection"].as_f64().expect("a figure")), "{idle}");
+    let resumed = figures("resume", &["subscribers=10", "messages=200"], &[]);
+    assert_eq!(count(&resumed, "delivered"), 2000);
+}
+
+#[test]
+fn qos_2_and_all_protocols_at_once() {
+    let found = figures("pairs", &["publishers=5", "subscribers=5", "topics=5", "qos=2"], &[]);
+    assert!(count(&found, "delivered") > 20, "{found}");
+    let changes = ["publish=[\"mqtt4\",\"mqtt5\",\"rest\"]", "rate=300", "subscribers=24"];
+    let found = figures("mixed", &changes, &[]);
+    // Each topic has four subscribers.
+    let (sent, delivered) = (count(&found, "sent"), count(&found, "delivered"));
+    assert!((100..200).contains(&sent) && delivered.abs_diff(4 * sent) < 40, "{found}");
+}
+
+#[test]
+fn a_schedule_is_kept_and_lost_connections_are_made_again() {
+    let found = figures("fan-out-latency", &["subscribers=20", "rate=1000", "burst=10"], &[]);
+    assert!((450..=550).contains(&count(&found, "sent")), "{found}");
+    let stormy = ["subscribers=20", "cut_every=0.2"];
+    let found = figures("storm", &stormy, &["--set", "seconds=1.5"]);
+    assert!(count(&found, "reconnects") > 20, "{found}");
+    let slow = ["subscribers=10", "slow_readers=2", "stuck_readers=2", "rate=200"];
+    let found = figures("slow", &slow, &[]);
+    assert!(found["slow"]["delivered"].as_u64().expect("a count") < count(&found, "delivered") / 2, "{found}");
+}
+
+/// What stands between the generator and the server, and what it does to every so many messages.
+#[derive(Clone, Copy, PartialEq)]
+enum Fault {
+    Lose,
+    Double,
+    Swap,
+}
+
+/// The length of the packet at the start of the bytes, if it is whole.
+fn packet(bytes: &[u8]) -> Option<usize> {
+    let mut length = 0;
+    for (index, byte) in bytes.iter().enumerate().skip(1).take(4) {
+        length |= usize::from(byte & 0x7f) << (7 * (index - 1));
+        if byte & 0x80 == 0 {
+            return Some(index + 1 + length).filter(|end| *end <= bytes.len());
+        }
+    }
+    None
+}
+
+fn pass_on(mut from: TcpStream, mut to: TcpStream, fault: Option<Fault>, seen: &AtomicU64) -> std::io::Result<()> {
+    let (mut bytes, mut part, mut kept) = (Vec::new(), [0; 4096], Vec::new());
+    loop {
+        let count = from.read(&mut part)?;
+        if count == 0 {
+            return to.shutdown(std::net::Shutdown::Write);
+        }
+        bytes.extend_from_slice(&part[..count]);
+        while let Some(end) = packet(&bytes) {
+            let own: Vec<u8> = bytes.drain(..end).collect();
+            let is_due = own[0] >> 4 == 3 && seen.fetch_add(1, Ordering::Relaxed) % 40 == 20;
+            match fault.filter(|_| is_due) {
+                Some(Fault::Lose) => {}
+                Some(Fault::Double) => to.write_all(&own.repeat(2))?,
+                Some(Fault::Swap) => kept = own,
+                None => {
+                    to.write_all(&own)?;
+                    to.write_all(&std::mem::take(&mut kept))?;
+                }
+            }
+        }
+    }
+}
+
+fn proxy(server: SocketAddr, fault: Fault) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let server = TcpStream::connect(server).expect("connect to the server");
+            let (client_too, server_too) = (client.try_clone().expect("clone"), server.try_clone().expect("clone"));
+            thread::spawn(move || pass_on(client, server, None, &AtomicU64::new(0)));
+            thread::spawn(move || pass_on(server_too, client_too, Some(fault), &AtomicU64::new(0)));
+        }
+    });
+    address
+}
+
+#[test]
+fn broken_promises_are_found() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut child = Command::new(server())
+        .args(["run", "--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0", "--mqtts", "off", "--https", "off", "--data"])
+        .arg(folder.path().join("data"))
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("start the server");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("piped")));
+    let address = lines.find_map(|line| line.expect("text").strip_prefix("listening mqtt ").map(str::to_owned));
+    let address: SocketAddr = address.expect("an MQTT address").parse().expect("an address");
+    for (fault, word) in [(Fault::Lose, "lost"), (Fault::Double, "duplicated"), (Fault::Swap, "out of order")] {
+        let profile = folder.path().join("proxy.toml");
+        let proxy = proxy(address, fault);
+        let text = format!("[target]\nmqtt = \"{proxy}\"\ntopic = \"Sensors/{{topic}}\"\n");
+        std::fs::write(&profile, text).expect("write the profile");
+        let profile = profile.to_str().expect("UTF-8");
+        let short = ["-s", "seconds=0.3", "-s", "warmup=0", "-s", "subscribers=3", "-s", "rate=500"];
+        let promise = if fault == Fault::Lose { "promise=at-least-once" } else { "promise=exactly-once" };
+        let output = loadgen(&[&["run", "fan-out", "--server", profile, "-s", promise], &short[..]].concat());
+        let text = told(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        let line = text.lines().find(|line| line.contains("PROMISE NOT KEPT")).expect("it says so");
+        assert!(line.contains(word), "{text}");
+    }
+    child.kill().and_then(|()| child.wait()).expect("end the server");
+}
+
+#[test]
+fn reports_are_whole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    let (html, svg, hdr) = (path("page.html"), path("plots.svg"), path("latency.hlog"));
+    let files = ["--html", &html, "--svg", &svg, "--hdr", &hdr];
+    figures("fan-out-latency", &["subscribers=20"], &files);
+    let read = |path: &str| std::fs::read_to_string(path).expect("a report");
+    let page = read(&html);
+    assert!(page.contains("Latency by percentile") && page.contains("Done per second") && page.ends_with("</html>\n"));
+    assert_eq!((page.matches("<svg").count(), page.matches("</svg>").count()), (2, 2));
+    assert!(read(&svg).starts_with("<svg"));
+    // HdrHistogram's own format: a compressed histogram begins so in base 64.
+    assert!(read(&hdr).contains("HISTFAAA"), "{}", read(&hdr));
+}
+
+#[test]
+fn a_server_beside_itself_is_its_equal() {
+    let server = format!("tablecast={}", server().display());
+    let changes = ["-s", "seconds=0.5", "-s", "warmup=0.2", "-s", "subscribers=50", "--rounds", "3"];
+    let budget = ["--budget", "per-cpu=3", "--budget", "p99=20"];
+    let servers = ["compare", "fan-out-qos1", "--server", &server, "--server", "tablecast"];
+    let output = loadgen(&[&servers[..], &changes, &budget].concat());
+    let text = told(&output);
+    assert!(output.status.success() && text.contains("with 95 % confidence"), "{text}");
+}
+
+#[test]
+fn mistakes_are_named() {
+    let cases: [(&[&str], &str); 5] = [
+        (&["run", "nonsense"], "ready-made ones are"),
+        (&["run", "fan-out", "-s", "qos=7"], "qos is 7"),
+        (&["run", "fan-out", "--server", "nonsense"], "ready-made profiles are"),
+        (&["run", "fan-out", "--server", "tablecast=/bin/false"], "it has ended"),
+        (&["compare", "fan-out", "--server", "a", "--server", "b", "--budget", "x=2"], "expected figure=factor"),
+    ];
+    for (arguments, expected) in cases {
+        let output = loadgen(arguments);
+        let text = told(&output);
+        assert!(output.status.code() == Some(2) && text.contains(expected), "{arguments:?}: {text}");
+    }
+}
