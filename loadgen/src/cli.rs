@@ -2,6 +2,7 @@
 
 use crate::compare::{self, Budget, Figure};
 use crate::figures::Report;
+use crate::history;
 use crate::process::family;
 use crate::profile::{self, Choice};
 use crate::report::{self, html, text};
@@ -27,8 +28,19 @@ enum Command {
     Run(Run),
     /// Run a scenario against several servers in turn, and give ratios to the last one.
     Compare(Compare),
+    /// Draw a history of comparisons.
+    Plot(Plot),
     /// Show the ready-made scenarios and servers.
     List,
+}
+
+#[derive(Args)]
+struct Plot {
+    /// Written by `compare --history`
+    history: PathBuf,
+
+    /// Where the plot goes, as SVG
+    svg: PathBuf,
 }
 
 #[derive(Args)]
@@ -101,6 +113,10 @@ struct Compare {
     #[arg(long, value_name = "FIGURE=FACTOR")]
     budget: Vec<String>,
 
+    /// Add the first server's ratios to a history (CSV)
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
+
     #[command(flatten)]
     common: Common,
 }
@@ -110,6 +126,11 @@ pub fn main() -> Result<bool, String> {
     match Cli::parse().command {
         Command::Run(run) => run_all(&run),
         Command::Compare(compare) => compare_all(&compare),
+        Command::Plot(plot) => {
+            let entries = history::read(&plot.history)?;
+            write(&Some(plot.svg), || html::over_time(&entries))?;
+            Ok(true)
+        }
         Command::List => {
             list();
             Ok(true)
@@ -229,6 +250,9 @@ fn compare_all(own: &Compare) -> Result<bool, String> {
                 is_fine = false;
             }
         }
+    }
+    if let Some(path) = &own.history {
+        history::add(path, &own.scenario, &rows)?;
     }
     let all: Vec<Report> = rounds.into_iter().flatten().collect();
     own.common.write(&all)?;

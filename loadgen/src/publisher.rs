@@ -23,9 +23,9 @@ const STALLED_NS: u64 = 1_000_000_000;
 /// How long is waited in the end for what is not acknowledged.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A window is filled again when so many messages have room in it: who sends as fast as it can sends several at once.
+/// A window is filled again when so many messages have room in it: one half is on its way while the other is sent.
 fn refill(in_flight: u64) -> u64 {
-    (in_flight / 4).max(1)
+    (in_flight / 2).max(1)
 }
 
 #[derive(Default)]

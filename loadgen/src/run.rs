@@ -117,6 +117,8 @@ pub fn run(
     target: &Target,
     options: &Options,
 ) -> Result<Report, String> {
+    let (publish, subscribe) = (target.spoken(&scenario.publish), target.spoken(&scenario.subscribe));
+    let scenario = &Scenario { publish, subscribe, ..scenario.clone() };
     let shared = Arc::new(Shared::new(scenario.clone(), target.clone(), options.cores.len()));
     let idle = Usage::of(&options.processes);
     let (sender, results) = channel();

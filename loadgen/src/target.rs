@@ -2,6 +2,7 @@
 
 use crate::wire::Protocol;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 
 /// Addresses are `host:port`. In names `{topic}` stands for a topic's number; `all_…` means all topics at once.
@@ -22,9 +23,16 @@ pub struct Target {
     /// Method and path of requests.
     pub publish: String,
     pub read: String,
+    /// What it speaks in place of protocols that it does not know.
+    pub instead: HashMap<Protocol, Protocol>,
 }
 
 impl Target {
+    /// The protocols of a scenario, as this server speaks them.
+    pub fn spoken(&self, protocols: &[Protocol]) -> Vec<Protocol> {
+        protocols.iter().map(|own| self.instead.get(own).copied().unwrap_or(*own)).collect()
+    }
+
     /// The address for a protocol, and what goes into the Host field.
     pub fn address(&self, protocol: Protocol) -> Result<(SocketAddr, &str), String> {
         let (name, address) = match protocol {

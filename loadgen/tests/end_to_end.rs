@@ -233,6 +233,30 @@ fn a_server_beside_itself_is_its_equal() {
     assert!(output.status.success() && text.contains("with 95 % confidence"), "{text}");
 }
 
+/// The same server, slowed by an emulator, is over its budget.
+#[test]
+fn a_slowed_server_is_over_budget() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let slowed = folder.path().join("slowed");
+    let script = format!("#!/bin/sh\nexec valgrind --quiet --tool=none {} \"$@\" --io epoll\n", server().display());
+    std::fs::write(&slowed, script).expect("write the script");
+    std::fs::set_permissions(&slowed, std::fs::Permissions::from_mode(0o755)).expect("make it a program");
+    let server = format!("tablecast={}", slowed.display());
+    let history = folder.path().join("history.csv");
+    let history = history.to_str().expect("UTF-8");
+    let servers = ["compare", "reads", "--server", &server, "--server", "tablecast", "--history", history];
+    let short = ["-s", "seconds=0.5", "-s", "warmup=0.2", "-s", "subscribers=4", "--rounds", "3"];
+    let output = loadgen(&[&servers[..], &short, &["--budget", "per-cpu=1.5"]].concat());
+    let text = told(&output);
+    assert!(output.status.code() == Some(1) && text.contains("OVER BUDGET"), "{text}");
+    let svg = folder.path().join("history.svg");
+    let output = loadgen(&["plot", history, svg.to_str().expect("UTF-8")]);
+    assert!(output.status.success(), "{}", told(&output));
+    let plot = std::fs::read_to_string(svg).expect("a plot");
+    assert!(plot.contains("reads, per CPU second") && plot.contains("<polyline"), "{plot}");
+}
+
 #[test]
 fn mistakes_are_named() {
     let cases: [(&[&str], &str); 5] = [

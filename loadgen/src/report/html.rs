@@ -2,6 +2,7 @@
 
 use super::text;
 use crate::figures::Report;
+use crate::history::Entry;
 use hdrhistogram::Histogram;
 use std::fmt::Write;
 
@@ -146,6 +147,32 @@ fn rates(reports: &[Report]) -> Option<String> {
         up: (0..=4).map(|step| (f64::from(step) / 4.0, text::short(high * f64::from(step) / 4.0))).collect(),
     };
     Some(plot.svg())
+}
+
+/// Ratios of comparisons, in the order of time: 1 is as good as the baseline.
+pub fn over_time(entries: &[Entry]) -> String {
+    let mut names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let times = || entries.iter().map(|entry| entry.unix_time);
+    let (first, last) = (times().min().unwrap_or(0), times().max().unwrap_or(1));
+    let high = entries.iter().map(|entry| entry.ratio.ratio).fold(1.0, f64::max) * 1.1;
+    let at = |time: u64| (time - first) as f64 / (last - first).max(1) as f64;
+    let lines = names.iter().map(|name| {
+        let own = entries.iter().filter(|entry| entry.name == *name);
+        let points = own.map(|entry| (at(entry.unix_time), entry.ratio.ratio / high)).collect();
+        Line { name: (*name).to_owned(), points }
+    });
+    let days = (last - first) as f64 / 86_400.0;
+    let plot = Plot {
+        title: "Ratio to the baseline, over time",
+        lines: lines.collect(),
+        across: (0..=4)
+            .map(|step| (f64::from(step) / 4.0, format!("day {:.1}", days * f64::from(step) / 4.0)))
+            .collect(),
+        up: (0..=4).map(|step| (f64::from(step) / 4.0, format!("{:.2}", high * f64::from(step) / 4.0))).collect(),
+    };
+    plot.svg()
 }
 
 /// Both plots, one below the other.
