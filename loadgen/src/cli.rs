@@ -173,6 +173,28 @@ impl Common {
     }
 }
 
+/// One turn of a comparison, in a process of its own: what it leaves behind (sockets, memory) is not the next one's.
+fn turn(own: &Compare, server: &str) -> Result<Report, String> {
+    let common = &own.common;
+    let problem = |what: String| format!("{server}: {what}");
+    let json = std::env::temp_dir().join(format!("loadgen-{}.json", std::process::id()));
+    let joined = |cores: &[usize]| cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+    let runtime = <RuntimeKind as clap::ValueEnum>::to_possible_value(&common.runtime);
+    let mut command = std::process::Command::new(std::env::current_exe().map_err(|error| problem(error.to_string()))?);
+    command.args(["run", &own.scenario, "--server", server, "--json"]).arg(&json);
+    command.args(["--cores", &joined(&common.cores), "--server-cores", &joined(&common.server_cores)]);
+    command.args(["--runtime", runtime.as_ref().map_or("monoio", |value| value.get_name())]);
+    common.set.iter().for_each(|change| _ = command.args(["--set", change]));
+    let output = command.output().map_err(|error| problem(error.to_string()))?;
+    if !matches!(output.status.code(), Some(0 | 1)) {
+        return Err(String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("loadgen: ").to_owned());
+    }
+    let text = std::fs::read_to_string(&json).map_err(|error| problem(error.to_string()))?;
+    let _ = std::fs::remove_file(&json);
+    let mut reports: Vec<Report> = serde_json::from_str(&text).map_err(|error| problem(error.to_string()))?;
+    reports.pop().ok_or_else(|| problem("no figures".into()))
+}
+
 fn run_all(own: &Run) -> Result<bool, String> {
     let choice = Choice::parse(&own.server);
     let mut reports = Vec::new();
@@ -210,9 +232,9 @@ fn compare_all(own: &Compare) -> Result<bool, String> {
     for round in 0..own.rounds {
         // Another one begins each time, so that none always comes after the same one.
         let mut reports: Vec<Option<Report>> = choices.iter().map(|_| None).collect();
-        for turn in 0..choices.len() {
-            let server = (turn + round) % choices.len();
-            let report = own.common.once(&own.scenario, &scenario, &choices[server], None)?;
+        for place in 0..choices.len() {
+            let server = (place + round) % choices.len();
+            let report = turn(own, &own.servers[server])?;
             eprintln!(
                 "round {} of {}: {}: {} {} per second, {} per CPU second",
                 round + 1,

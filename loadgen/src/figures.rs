@@ -11,6 +11,26 @@ pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 120_000_000_000, 3).expect("valid bounds")
 }
 
+/// Points of [`Report::curve`].
+const CURVE_POINTS: u32 = 201;
+/// It ends at 99.999 %.
+const CURVE_NINES: f64 = 5.0;
+
+/// Which quantile a point of a curve is for: each nine has the same room.
+pub fn quantile(point: usize) -> f64 {
+    1.0 - 10f64.powf(-CURVE_NINES * point as f64 / f64::from(CURVE_POINTS - 1))
+}
+
+/// Where a quantile is on such an axis, between 0 and 1.
+pub fn place(quantile: f64) -> f64 {
+    -(1.0 - quantile).log10() / CURVE_NINES
+}
+
+pub fn curve(histogram: &Histogram<u64>) -> Vec<u64> {
+    let points = if histogram.is_empty() { 0 } else { CURVE_POINTS as usize };
+    (0..points).map(|point| histogram.value_at_quantile(quantile(point))).collect()
+}
+
 /// What one thread has counted while it was measured, and what became of its subscribers.
 pub struct Counted {
     pub sent: u64,
@@ -144,6 +164,8 @@ pub struct Report {
     pub foreign: u64,
     pub reconnects: u64,
     pub series: Vec<Sample>,
+    /// Latencies in nanoseconds at [`quantile`]s, of deliveries or else of answers.
+    pub curve: Vec<u64>,
     pub problem_count: u64,
     pub problems: Vec<String>,
     /// Promises that were not kept.

@@ -1,6 +1,6 @@
 //! One run of a scenario against one server: starts the threads, leads them through the phases, and watches.
 
-use crate::figures::{Counted, Environment, Percentiles, Report, Sample};
+use crate::figures::{Counted, Environment, Percentiles, Report, Sample, curve};
 use crate::process::Usage;
 use crate::runtime::Runtime;
 use crate::runtime::glommio::Glommio;
@@ -188,6 +188,7 @@ pub fn run(
         foreign: counted.foreign,
         reconnects: counted.reconnects,
         series: watch.samples,
+        curve: curve(if counted.latency.is_empty() { &counted.answer } else { &counted.latency }),
         problem_count: shared.counts.problems.load(Ordering::Relaxed),
         problems: shared.problems(),
         broken,

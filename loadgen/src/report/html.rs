@@ -1,9 +1,8 @@
 //! One page that needs nothing else: figures, latencies by percentile, and rates over time, as SVG.
 
 use super::text;
-use crate::figures::Report;
+use crate::figures::{Report, place, quantile};
 use crate::history::Entry;
-use hdrhistogram::Histogram;
 use std::fmt::Write;
 
 const WIDTH: f64 = 720.0;
@@ -84,32 +83,25 @@ impl Plot<'_> {
 
 /// Percentiles on an axis that gives each nine the same room; latencies on one of powers of ten.
 fn latencies(reports: &[Report]) -> Option<String> {
-    let nines = |quantile: f64| -(1.0 - quantile).log10() / 5.0;
-    let histograms: Vec<(&Report, &Histogram<u64>)> = reports
-        .iter()
-        .filter_map(|report| {
-            let (delivery, answer) = &**report.latencies.as_ref()?;
-            let own = if delivery.is_empty() { answer } else { delivery };
-            (!own.is_empty()).then_some((report, own))
-        })
-        .collect();
-    let low = histograms.iter().map(|(_, own)| own.min().max(1)).min()? as f64;
-    let high = histograms.iter().map(|(_, own)| own.max()).max()? as f64;
-    let (from, to) = (low.log10().floor(), high.log10().ceil().max(low.log10().floor() + 1.0));
-    let lines = histograms.iter().map(|(report, own)| {
-        let points = (0..=200).map(|step| {
-            let quantile = 1.0 - 10f64.powf(-5.0 * f64::from(step) / 200.0);
-            let value = own.value_at_quantile(quantile).max(1) as f64;
-            (nines(quantile), (value.log10() - from) / (to - from))
-        });
+    let found: Vec<&Report> = reports.iter().filter(|report| !report.curve.is_empty()).collect();
+    let values = || found.iter().flat_map(|report| &report.curve).map(|value| (*value).max(1) as f64);
+    let (low, high) = (values().reduce(f64::min)?, values().reduce(f64::max)?);
+    let from = low.log10().floor();
+    let to = high.log10().ceil().max(from + 1.0);
+    let lines = found.iter().map(|report| {
+        let points =
+            report.curve.iter().enumerate().map(|(point, value)| {
+                (place(quantile(point)), (((*value).max(1) as f64).log10() - from) / (to - from))
+            });
         Line { name: format!("{} on {}", report.name, report.server), points: points.collect() }
     });
     let quantiles = [(0.0, "0"), (0.5, "50 %"), (0.9, "90 %"), (0.99, "99 %"), (0.999, "99.9 %"), (0.9999, "99.99 %")];
+    let powers = from as i32..=to as i32;
     let plot = Plot {
         title: "Latency by percentile",
         lines: lines.collect(),
-        across: quantiles.iter().map(|(quantile, name)| (nines(*quantile), (*name).to_owned())).collect(),
-        up: (from as i32..=to as i32)
+        across: quantiles.iter().map(|(quantile, name)| (place(*quantile), (*name).to_owned())).collect(),
+        up: powers
             .map(|power| ((f64::from(power) - from) / (to - from), text::duration(10f64.powi(power) / 1e3)))
             .collect(),
     };
