@@ -29,18 +29,30 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
+/// One picture of plots, one below the other.
+fn picture(plots: &[Plot<'_>]) -> String {
+    let (mut inside, mut down) = (String::new(), 0.0);
+    for plot in plots {
+        let _ = write!(inside, "<g transform=\"translate(0 {down})\">{}</g>", plot.draw());
+        down += plot.height();
+    }
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {down}\" font-family=\"sans-serif\" \
+         font-size=\"12\"><rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>{inside}</svg>\n"
+    )
+}
+
 impl Plot<'_> {
-    fn svg(&self) -> String {
+    /// With the names of its lines below it.
+    fn height(&self) -> f64 {
+        HEIGHT + 18.0 * self.lines.len() as f64
+    }
+
+    fn draw(&self) -> String {
         let x = |at: f64| LEFT + at * (WIDTH - LEFT - 20.0);
         let y = |at: f64| HEIGHT - BOTTOM - at * (HEIGHT - BOTTOM - 40.0);
-        let legend = 18.0 * self.lines.len() as f64;
-        let mut out = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {}\" font-family=\"sans-serif\" \
-             font-size=\"12\"><rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\
-             <text x=\"{LEFT}\" y=\"22\" font-size=\"15\" font-weight=\"bold\">{}</text>",
-            HEIGHT + legend,
-            escape(self.title)
-        );
+        let mut out =
+            format!("<text x=\"{LEFT}\" y=\"22\" font-size=\"15\" font-weight=\"bold\">{}</text>", escape(self.title));
         for (at, label) in &self.across {
             let (x, top, bottom) = (x(*at), y(1.0), y(0.0));
             let _ = write!(
@@ -77,12 +89,12 @@ impl Plot<'_> {
                 escape(&line.name)
             );
         }
-        out + "</svg>\n"
+        out
     }
 }
 
 /// Percentiles on an axis that gives each nine the same room; latencies on one of powers of ten.
-fn latencies(reports: &[Report]) -> Option<String> {
+fn latencies(reports: &[Report]) -> Option<Plot<'static>> {
     let found: Vec<&Report> = reports.iter().filter(|report| !report.curve.is_empty()).collect();
     let values = || found.iter().flat_map(|report| &report.curve).map(|value| (*value).max(1) as f64);
     let (low, high) = (values().reduce(f64::min)?, values().reduce(f64::max)?);
@@ -105,11 +117,11 @@ fn latencies(reports: &[Report]) -> Option<String> {
             .map(|power| ((f64::from(power) - from) / (to - from), text::duration(10f64.powi(power) / 1e3)))
             .collect(),
     };
-    Some(plot.svg())
+    Some(plot)
 }
 
 /// Work done a second, over the time of the measurement.
-fn rates(reports: &[Report]) -> Option<String> {
+fn rates(reports: &[Report]) -> Option<Plot<'static>> {
     let series: Vec<(String, Vec<(f64, f64)>)> = reports
         .iter()
         .filter(|report| report.series.len() > 2)
@@ -138,7 +150,7 @@ fn rates(reports: &[Report]) -> Option<String> {
         across: (0..=4).map(|step| (f64::from(step) / 4.0, format!("{:.1} s", end * f64::from(step) / 4.0))).collect(),
         up: (0..=4).map(|step| (f64::from(step) / 4.0, text::short(high * f64::from(step) / 4.0))).collect(),
     };
-    Some(plot.svg())
+    Some(plot)
 }
 
 /// Ratios of comparisons, in the order of time: 1 is as good as the baseline.
@@ -164,12 +176,13 @@ pub fn over_time(entries: &[Entry]) -> String {
             .collect(),
         up: (0..=4).map(|step| (f64::from(step) / 4.0, format!("{:.2}", high * f64::from(step) / 4.0))).collect(),
     };
-    plot.svg()
+    picture(&[plot])
 }
 
-/// Both plots, one below the other.
+/// Both plots.
 pub fn plots(reports: &[Report]) -> String {
-    [latencies(reports), rates(reports)].into_iter().flatten().collect()
+    let found: Vec<Plot<'_>> = [latencies(reports), rates(reports)].into_iter().flatten().collect();
+    picture(&found)
 }
 
 pub fn page(reports: &[Report]) -> String {
