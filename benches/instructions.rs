@@ -27,8 +27,10 @@ const ROUNDS: [u32; 2] = [20, 60];
 
 /// Prepared once, then run again and again.
 type Work = Box<dyn FnMut()>;
+type Prepare = fn() -> Work;
 
-const PATHS: [(&str, fn() -> Work); 9] = [
+/// By name, how each is prepared.
+const PATHS: [(&str, Prepare); 9] = [
     ("decode an MQTT PUBLISH", decode_publish),
     ("read an HTTP request head", read_head),
     ("unmask a WebSocket frame", read_frame),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(60);
 
 /// In all texts `{dir}` stands for a new folder, `{mqtt}`, `{http}` and `{redis}` for free ports, `{program}` for the
 /// program, `{topics}` for how many topics there are, and `{shards}` for the number of its cores.
