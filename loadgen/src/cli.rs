@@ -227,6 +227,12 @@ fn compare_all(own: &Compare) -> Result<bool, String> {
         return Err("a comparison takes two servers and a round".into());
     }
     let budgets = budgets(&own.budget)?;
+    if !budgets.is_empty() && own.rounds < compare::BUDGET_ROUNDS_MIN {
+        return Err(format!(
+            "a budget takes {} rounds: fewer show nothing with confidence",
+            compare::BUDGET_ROUNDS_MIN
+        ));
+    }
     let scenario = Scenario::load(&own.scenario, &own.common.set)?;
     let mut rounds: Vec<Vec<Report>> = Vec::new();
     for round in 0..own.rounds {
@@ -235,25 +241,20 @@ fn compare_all(own: &Compare) -> Result<bool, String> {
         for place in 0..choices.len() {
             let server = (place + round) % choices.len();
             let report = turn(own, &own.servers[server])?;
-            eprintln!(
-                "round {} of {}: {}: {} {} per second, {} per CPU second",
-                round + 1,
-                own.rounds,
-                report.server,
-                text::short(report.operations_per_s),
-                report.unit(),
-                report.operations_per_cpu_s.map_or("unknown".into(), text::short),
-            );
-            for broken in report.broken.iter().chain(&report.problems) {
-                eprintln!("  {broken}");
-            }
+            eprint!("round {} of {}\n{}", round + 1, own.rounds, text::text(&report));
             reports[server] = Some(report);
         }
         rounds.push(reports.into_iter().flatten().collect());
     }
     let rows = compare::table(&rounds);
+    let has_row = |budget: &Budget| rows.iter().any(|row| row.figure == budget.figure);
+    if let Some(budget) = budgets.iter().find(|budget| !has_row(budget)) {
+        return Err(format!("budget: {} does not come out of scenario {}", budget.figure.name(), own.scenario));
+    }
     println!("{}: {}", own.scenario, scenario.description);
-    println!("{} rounds; ratios to {}, with 95 % confidence", own.rounds, choices[choices.len() - 1].name());
+    let confidence = 100.0 * rows.first().and_then(|row| row.ratios.first()).map_or(0.0, |ratio| ratio.confidence);
+    let last = choices[choices.len() - 1].name();
+    println!("{} rounds; ratios to {last}, with {confidence:.0} % confidence", own.rounds);
     let mut is_fine = true;
     for row in &rows {
         println!("{}", row.figure.name());

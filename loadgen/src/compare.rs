@@ -2,14 +2,15 @@
 //! a round they have drifted little, so that each round gives a ratio of its own.
 
 use crate::figures::Report;
-use serde::{Deserialize, Serialize};
 
-/// Samples of the bootstrap.
-const RESAMPLES: usize = 10_000;
+/// Intervals are as narrow as this confidence allows; of a few rounds they are all there is, and have less.
+const CONFIDENCE: f64 = 0.95;
+/// Fewer rounds cannot show with [`CONFIDENCE`] that a budget is broken: all of them on one side of it happens by chance
+/// in one of 2^5 cases.
+pub const BUDGET_ROUNDS_MIN: usize = 5;
 
 /// A figure of a run, and whether less of it is better.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Figure {
     /// Operations per second of the server's CPU time.
     PerCpu,
@@ -37,7 +38,7 @@ impl Figure {
         let latency = report.latency.as_ref().or(report.answer.as_ref());
         match self {
             Figure::PerCpu => report.operations_per_cpu_s,
-            Figure::PerSecond => Some(report.operations_per_s),
+            Figure::PerSecond => report.operations_per_s,
             Figure::P50 => latency.map(|own| own.p50),
             Figure::P99 => latency.map(|own| own.p99),
             Figure::BytesPerConnection => report.bytes_per_connection,
@@ -61,38 +62,35 @@ pub fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// A ratio, and between what it lies with 95 % confidence.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// A ratio, and between what it lies with so much confidence.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ratio {
     pub ratio: f64,
     pub low: f64,
     pub high: f64,
+    pub confidence: f64,
     pub rounds: usize,
 }
 
-/// The median of the rounds' ratios; its interval by the bootstrap over rounds (the same random numbers each time).
+/// The median of the rounds' ratios, with its interval by order: whatever the distribution, a round is as likely above
+/// the median as below it, so that how many are follows the binomial distribution.
 pub fn ratio(pairs: &[(f64, f64)]) -> Ratio {
-    let ratios: Vec<f64> = pairs.iter().map(|(own, other)| own / other).collect();
-    let mut random = 0x9e37_79b9_7f4a_7c15u64;
-    let mut below = |count: usize| {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        (random % count.max(1) as u64) as usize
-    };
-    let mut medians: Vec<f64> = (0..RESAMPLES)
-        .map(|_| {
-            let sample: Vec<f64> = ratios.iter().map(|_| ratios[below(ratios.len())]).collect();
-            median(&sample)
-        })
-        .collect();
-    medians.sort_by(f64::total_cmp);
-    Ratio {
-        ratio: median(&ratios),
-        low: medians[RESAMPLES * 25 / 1000],
-        high: medians[RESAMPLES * 975 / 1000],
-        rounds: ratios.len(),
+    let mut ratios: Vec<f64> = pairs.iter().map(|(own, other)| own / other).collect();
+    ratios.sort_by(f64::total_cmp);
+    let rounds = ratios.len();
+    // How likely it is that no more than `outside` rounds are on one given side of the median.
+    let mut ways = 1.0;
+    let mut tail = 0.5f64.powi(rounds as i32);
+    let (mut outside, mut confidence) = (0, 1.0 - 2.0 * tail);
+    while outside + 1 < rounds.div_ceil(2) {
+        ways *= (rounds - outside) as f64 / (outside + 1) as f64;
+        tail += ways * 0.5f64.powi(rounds as i32);
+        if 1.0 - 2.0 * tail < CONFIDENCE {
+            break;
+        }
+        (outside, confidence) = (outside + 1, 1.0 - 2.0 * tail);
     }
+    Ratio { ratio: median(&ratios), low: ratios[outside], high: ratios[rounds - 1 - outside], confidence, rounds }
 }
 
 /// What was found of one figure: for each server its median, and its ratio to the last one.
@@ -128,8 +126,7 @@ pub fn table(rounds: &[Vec<Report>]) -> Vec<Row> {
 }
 
 /// What may become worse, by figure: 1.05 lets it be 5 % worse.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Budget {
     pub figure: Figure,
     pub worse: f64,
@@ -150,17 +147,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn intervals_hold_the_truth_and_nothing_far_off() {
-        let noisy: Vec<(f64, f64)> =
-            (0..15).map(|round| (110.0 + f64::from(round % 5), 100.0 + f64::from(round % 3))).collect();
-        let found = ratio(&noisy);
-        assert!(found.low <= found.ratio && found.ratio <= found.high);
-        assert!((1.08..1.14).contains(&found.low) && (1.08..1.14).contains(&found.high), "{found:?}");
+    fn intervals_are_as_narrow_as_their_confidence_allows() {
+        // Tables of the sign test: with 7 rounds all of them, with 9 all but the outermost, with 12 all but two each.
+        for (rounds, outside, confidence) in
+            [(1, 0, 0.0), (3, 0, 0.75), (7, 0, 0.9844), (9, 1, 0.9609), (12, 2, 0.9614)]
+        {
+            let pairs: Vec<(f64, f64)> = (1..=rounds).rev().map(|round| (f64::from(round), 1.0)).collect();
+            let found = ratio(&pairs);
+            let expected = (f64::from(1 + outside), f64::from(rounds - outside));
+            assert_eq!((found.low, found.high, found.rounds), (expected.0, expected.1, pairs.len()));
+            assert!((found.confidence - confidence).abs() < 1e-4, "{found:?}");
+        }
     }
 
     #[test]
     fn a_budget_is_broken_with_confidence_only() {
-        let ratio = |low: f64, high: f64| Ratio { ratio: f64::midpoint(low, high), low, high, rounds: 9 };
+        let ratio =
+            |low: f64, high: f64| Ratio { ratio: f64::midpoint(low, high), low, high, confidence: 0.96, rounds: 9 };
         let latency = Budget { figure: Figure::P99, worse: 1.1 };
         assert!(latency.is_broken(&ratio(1.2, 1.4)) && !latency.is_broken(&ratio(1.05, 1.4)));
         let cost = Budget { figure: Figure::PerCpu, worse: 1.1 };

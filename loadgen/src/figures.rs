@@ -148,9 +148,9 @@ pub struct Report {
     pub sent: u64,
     pub answered: u64,
     pub delivered: u64,
-    /// What counts as work of the server here: deliveries, or else what it has answered.
+    /// What counts as work of the server here: deliveries, or else what it has answered. Idle connections are none.
     pub operations: u64,
-    pub operations_per_s: f64,
+    pub operations_per_s: Option<f64>,
     pub operations_per_cpu_s: Option<f64>,
     pub latency: Option<Percentiles>,
     pub answer: Option<Percentiles>,

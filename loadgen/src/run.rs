@@ -160,12 +160,12 @@ pub fn run(
         broken.push(format!("{} sessions forgotten", counted.forgotten));
     }
     let operations = match scenario.workload {
-        Workload::Idle => shared.counts.connected.load(Ordering::Relaxed),
+        Workload::Idle => 0,
         Workload::Resume => counted.delivered,
         Workload::Flow if scenario.subscribers > 0 => counted.delivered,
         _ => counted.acknowledged,
     };
-    let cpu_s = measured.usage.map(|usage| usage.cpu_s).filter(|seconds| *seconds > 0.0);
+    let per = |seconds: f64| (operations > 0 && seconds > 0.0).then(|| operations as f64 / seconds);
     Ok(Report {
         name: name.to_owned(),
         server: server.to_owned(),
@@ -176,8 +176,8 @@ pub fn run(
         answered: counted.acknowledged,
         delivered: counted.delivered,
         operations,
-        operations_per_s: operations as f64 / measured.seconds,
-        operations_per_cpu_s: cpu_s.map(|seconds| operations as f64 / seconds),
+        operations_per_s: per(measured.seconds),
+        operations_per_cpu_s: measured.usage.and_then(|usage| per(usage.cpu_s)),
         latency: Percentiles::of(&counted.latency),
         answer: Percentiles::of(&counted.answer),
         usage: measured.usage,

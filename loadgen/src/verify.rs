@@ -28,6 +28,17 @@ pub enum Promise {
     AtMostOnce,
 }
 
+impl Promise {
+    pub fn name(self) -> &'static str {
+        match self {
+            Promise::AtLeastOnce => "at least once",
+            Promise::ExactlyOnce => "exactly once",
+            Promise::Newest => "newest state",
+            Promise::AtMostOnce => "at most once",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
     /// Messages that came, the first time.

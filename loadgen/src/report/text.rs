@@ -46,7 +46,9 @@ pub fn text(report: &Report) -> String {
     let unit = report.unit();
     let _ = writeln!(out, "{} on {}: {}", report.name, report.server, report.scenario.description);
     let _ = writeln!(out, "  {:.2} s on {}, {}", report.seconds, report.environment.runtime, report.environment.cpu);
-    line(&mut out, &format!("{unit} per second"), &short(report.operations_per_s));
+    if let Some(figure) = report.operations_per_s {
+        line(&mut out, &format!("{unit} per second"), &short(figure));
+    }
     if let Some(figure) = report.operations_per_cpu_s {
         line(&mut out, &format!("{unit} per CPU s"), &format!("{} (CPU of the server)", short(figure)));
     }
@@ -76,7 +78,7 @@ pub fn text(report: &Report) -> String {
             "{} delivered, {} duplicated, {} out of order, {} passed over, {} cut off",
             verdict.delivered, verdict.duplicated, verdict.reordered, verdict.passed_over, verdict.cut_off
         );
-        line(&mut out, &format!("verified ({})", format!("{promise:?}").to_lowercase()), &text);
+        line(&mut out, &format!("verified ({})", promise.name()), &text);
     }
     if report.slow.delivered + report.slow.passed_over + report.slow.cut_off > 0 {
         let missing = report.slow.passed_over + report.slow.cut_off;
