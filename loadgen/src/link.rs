@@ -16,7 +16,7 @@ const SLOW_BUFFER_BYTES: usize = 16 << 10;
 
 pub struct Link<R: Runtime> {
     reader: R::Reader,
-    pub writer: R::Writer,
+    writer: R::Writer,
     incoming: BytesMut,
     pub out: Vec<u8>,
     /// When the last bytes came, in nanoseconds since the run began.

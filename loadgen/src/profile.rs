@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const START: Duration = Duration::from_secs(60);
 
 /// In all texts `{dir}` stands for a new folder, `{mqtt}`, `{http}` and `{redis}` for free ports, `{program}` for the
-/// program, `{topics}` for how many topics there are, and `{shards}` for the number of its cores.
+/// program, and `{shards}` for the number of its cores.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Profile {
@@ -46,7 +46,7 @@ pub struct Server {
     /// Its processes.
     pub processes: Vec<u32>,
     child: Option<Child>,
-    _folder: Option<Folder>,
+    folder: Option<Folder>,
 }
 
 struct Folder(PathBuf);
@@ -130,7 +130,6 @@ impl Choice {
             ("mqtt", free_port()?.to_string()),
             ("http", free_port()?.to_string()),
             ("redis", free_port()?.to_string()),
-            ("topics", topics.to_string()),
             ("shards", cores.len().to_string()),
         ];
         let fill = |text: &str| {
@@ -143,7 +142,7 @@ impl Choice {
             ..profile.target.clone()
         };
         if profile.command.is_empty() {
-            return Ok(Server { name: self.name(), target, processes: Vec::new(), child: None, _folder: None });
+            return Ok(Server { name: self.name(), target, processes: Vec::new(), child: None, folder: None });
         }
         let folder = Folder(folder);
         let write = |name: &str, text: &str| {
@@ -173,9 +172,9 @@ impl Choice {
             .spawn()
             .map_err(|error| problem(format!("cannot start {}: {error}", words.join(" "))))?;
         let mut server =
-            Server { name: self.name(), target, processes: Vec::new(), child: Some(child), _folder: Some(folder) };
+            Server { name: self.name(), target, processes: Vec::new(), child: Some(child), folder: Some(folder) };
         server.wait().map_err(|what| {
-            let log = server._folder.as_ref().map(|folder| read(&folder.0.join("log"))).unwrap_or_default();
+            let log = server.folder.as_ref().map(|folder| read(&folder.0.join("log"))).unwrap_or_default();
             problem(format!("{what}; it says: {}", log.trim()))
         })?;
         server.processes = server.child.as_ref().map(|child| family(child.id())).unwrap_or_default();

@@ -31,13 +31,15 @@ fn refill(in_flight: u64) -> u64 {
 #[derive(Default)]
 pub struct Publisher {
     pub signal: Signal,
-    /// Subscribers on this thread that hear all it sends.
-    pub listeners: Cell<u64>,
     /// Messages that are due, of a schedule.
     pub due: Cell<u64>,
     sent: Cell<u64>,
     answered: Cell<u64>,
+    /// Deliveries to this thread's subscribers, that there are to be of what was sent, and that have been.
+    owed: Cell<u64>,
     deliveries: Cell<u64>,
+    /// At so many its window has room.
+    wakes_at: Cell<u64>,
     /// Messages that are waiting for their acknowledgement, with the time they were meant to be sent.
     waiting: RefCell<VecDeque<(u16, u64)>>,
     /// What the protocol wants in return for what it has received.
@@ -47,12 +49,24 @@ pub struct Publisher {
 
 impl Publisher {
     /// One of its messages has come to one of its subscribers.
-    pub fn delivered(&self, in_flight: u64) {
-        let (deliveries, listeners) = (self.deliveries.get() + 1, self.listeners.get().max(1));
-        self.deliveries.set(deliveries);
-        if (self.sent.get() + refill(in_flight)) * listeners <= deliveries + in_flight * listeners {
+    pub fn delivered(&self) {
+        self.deliveries.set(self.deliveries.get() + 1);
+        if self.deliveries.get() >= self.wakes_at.get() {
             self.signal.set();
         }
+    }
+
+    /// Deliveries to this thread for a message, on the average; 0: nobody here listens.
+    fn listeners(&self) -> u64 {
+        self.owed.get().div_ceil(self.sent.get().max(1))
+    }
+
+    /// A message was sent that so many on this thread are to hear.
+    fn owes(&self, listeners: u64, in_flight: u64) {
+        self.sent.set(self.sent.get() + 1);
+        self.owed.set(self.owed.get() + listeners);
+        let under_way = (in_flight - refill(in_flight)) * self.listeners();
+        self.wakes_at.set(self.owed.get().saturating_sub(under_way));
     }
 
     /// How many messages may be sent now.
@@ -67,8 +81,8 @@ impl Publisher {
             self.due.get().saturating_sub(sent)
         } else {
             let under_way = match scenario.window() {
-                Window::Deliveries if self.listeners.get() > 0 => {
-                    sent.saturating_sub(self.deliveries.get() / self.listeners.get())
+                Window::Deliveries if self.owed.get() > 0 => {
+                    self.owed.get().saturating_sub(self.deliveries.get()).div_ceil(self.listeners())
                 }
                 _ => unanswered,
             };
@@ -157,7 +171,7 @@ async fn run<R: Runtime>(
             let target = &targets[topic];
             let (qos, retain) = (scenario.qos, scenario.retain);
             wire.publish(&Message { target, host, payload: &payload, qos, retain, id }, &mut out);
-            own.sent.set(sent + 1);
+            own.owes(worker.listeners(topic), scenario.in_flight as u64);
             match is_answered {
                 true => own.waiting.borrow_mut().push_back((if scenario.qos > 0 { id } else { 0 }, time_ns)),
                 false => own.answered.set(own.answered.get() + 1),
@@ -207,8 +221,8 @@ fn give_up_lost(own: &Publisher, shared: &Shared, moved: &mut (u64, u64)) {
     let now_ns = shared.now_ns();
     if own.deliveries.get() != moved.0 {
         *moved = (own.deliveries.get(), now_ns);
-    } else if now_ns - moved.1 > STALLED_NS && own.listeners.get() > 0 {
-        own.deliveries.set(own.sent.get() * own.listeners.get());
+    } else if now_ns - moved.1 > STALLED_NS {
+        own.deliveries.set(own.owed.get());
         *moved = (own.deliveries.get(), now_ns);
     }
 }

@@ -206,10 +206,7 @@ struct Measured {
 /// Leads the threads through the phases.
 fn lead(watch: &mut Watch<'_>, scenario: &Scenario, idle: &Usage) -> Result<Measured, String> {
     let (shared, processes) = (watch.shared, &watch.options.processes);
-    let publishers = match scenario.workload {
-        Workload::Flow | Workload::Resume => scenario.publishers,
-        Workload::Connect | Workload::Idle | Workload::Reads => 0,
-    };
+    let publishers = scenario.publishers();
     let expected = (scenario.subscribers + publishers) as u64;
     let mut limit = SETUP + SETUP_EACH * expected as u32;
     if scenario.ramp > 0.0 {

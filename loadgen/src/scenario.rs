@@ -192,6 +192,21 @@ impl Scenario {
         range("slow_readers + stuck_readers", kinds as f64, 0.0, self.subscribers as f64)
     }
 
+    /// How many connections publish.
+    pub fn publishers(&self) -> usize {
+        match self.workload {
+            Workload::Flow | Workload::Resume => self.publishers,
+            Workload::Connect | Workload::Idle | Workload::Reads => 0,
+        }
+    }
+
+    /// Which of so many workers has a publisher: one with subscribers of the first topic it sends to, if there are any,
+    /// since a worker knows of the deliveries to its own. (Subscriber s belongs to worker s mod workers.)
+    pub fn home(&self, publisher: usize, workers: usize) -> usize {
+        let listener = if self.all_topics { publisher % self.subscribers.max(1) } else { publisher % self.topics };
+        listener % workers
+    }
+
     pub fn window(&self) -> Window {
         self.window.unwrap_or(match self.subscribers > self.slow_readers + self.stuck_readers {
             true => Window::Deliveries,

@@ -4,7 +4,7 @@ use crate::scenario::Scenario;
 use crate::target::Target;
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Where a run stands; each follows the one before.
@@ -41,7 +41,6 @@ pub struct Shared {
     /// Time is counted from here.
     base: Instant,
     phase: AtomicU8,
-    pub over: std::sync::Arc<AtomicBool>,
     pub counts: Counts,
     /// Publishers that have sent all, and have been told that it is accepted.
     pub publishers_done: AtomicUsize,
@@ -62,7 +61,6 @@ impl Shared {
             run: (since_epoch.subsec_nanos() >> 4 ^ std::process::id()) & 0xffff,
             base: Instant::now(),
             phase: AtomicU8::new(0),
-            over: Default::default(),
             counts: Counts::default(),
             publishers_done: AtomicUsize::new(0),
             sent: Mutex::default(),
@@ -78,9 +76,6 @@ impl Shared {
 
     pub fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Release);
-        if phase == Phase::Done {
-            self.over.store(true, Ordering::Release);
-        }
     }
 
     pub fn now_ns(&self) -> u64 {

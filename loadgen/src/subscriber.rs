@@ -49,11 +49,7 @@ pub async fn subscribe<R: Runtime>(worker: Rc<Worker>, number: usize) {
     let seen = Rc::new(RefCell::new(seen));
     worker.subscribers.borrow_mut().push(seen.clone());
     if !is_slow {
-        let hears = |publisher: usize| scenario.topics_of(publisher).any(|own| topic.is_none_or(|topic| topic == own));
-        for publisher in (0..worker.publishers.len()).filter(|publisher| hears(*publisher)) {
-            let listeners = &worker.publishers[publisher].listeners;
-            listeners.set(listeners.get() + 1);
-        }
+        worker.listens(topic);
     }
     let mut own = Subscriber {
         name: format!("lg{:x}-s{number}", worker.shared.run),
@@ -158,7 +154,7 @@ impl Subscriber {
         }
         shared.counts.delivered.fetch_add(1, Ordering::Relaxed);
         if let Some(publisher) = worker.publishers.get(stamp.publisher as usize) {
-            publisher.delivered(shared.scenario.in_flight as u64);
+            publisher.delivered();
         }
         if is_first && shared.phase() == Phase::Measure {
             let mut counted = worker.counted.borrow_mut();

@@ -1,7 +1,7 @@
 //! One thread of the generator: it makes its part of the connections, and gathers what they have seen.
 //!
-//! Connection `n` of a kind belongs to worker `n mod workers`. A publisher that waits for deliveries counts those of the
-//! subscribers of its own thread.
+//! Subscriber `n` belongs to worker `n mod workers`. A publisher that waits for deliveries counts those to the subscribers
+//! of its own thread, and has its home where there are some.
 
 use crate::figures::Counted;
 use crate::link::{Caller, Link};
@@ -43,6 +43,8 @@ pub struct Worker {
     /// By number; those of other workers are there, too, and stay still.
     pub publishers: Vec<Publisher>,
     pub subscribers: RefCell<Vec<Rc<RefCell<Seen>>>>,
+    /// Subscribers of this thread that keep up: those of all topics, and those of each.
+    listeners: (Cell<u64>, Vec<Cell<u64>>),
     /// Connections of this worker that were begun, and that stand or have failed.
     pub begun: Cell<u64>,
     pub settled: Cell<u64>,
@@ -51,6 +53,17 @@ pub struct Worker {
 impl Worker {
     pub fn scenario(&self) -> &Scenario {
         &self.shared.scenario
+    }
+
+    /// One more subscriber is to keep up with a topic, or with all of them.
+    pub fn listens(&self, topic: Option<usize>) {
+        let count = topic.map_or(&self.listeners.0, |topic| &self.listeners.1[topic]);
+        count.set(count.get() + 1);
+    }
+
+    /// Subscribers of this thread that keep up with a topic.
+    pub fn listeners(&self, topic: usize) -> u64 {
+        self.listeners.0.get() + self.listeners.1[topic].get()
     }
 
     /// A connection stands, or never will.
@@ -66,28 +79,25 @@ impl Worker {
 /// Runs a worker to the end of the run; what it has counted goes to `results`.
 pub async fn work<R: Runtime>(shared: Arc<Shared>, index: usize, results: Sender<Counted>) {
     let scenario = shared.scenario.clone();
-    let publishers = match scenario.workload {
-        Workload::Flow | Workload::Resume => scenario.publishers,
-        Workload::Connect | Workload::Idle | Workload::Reads => 0,
-    };
+    let publishers = scenario.publishers();
     let worker = Rc::new(Worker {
         publishers: (0..publishers).map(|_| Publisher::default()).collect(),
         shared: shared.clone(),
         index,
         counted: RefCell::default(),
         subscribers: RefCell::default(),
+        listeners: (Cell::new(0), vec![Cell::new(0); scenario.topics]),
         begun: Cell::new(0),
         settled: Cell::new(0),
     });
     let workers = shared.workers;
-    let own = |count: usize| (0..count).filter(move |number| number % workers == index);
     if scenario.workload == Workload::Reads
         && let Err(what) = write_records::<R>(&worker).await
     {
         worker.shared.problem(what);
     }
     let ramp_s = if scenario.ramp > 0.0 { worker.shared.workers as f64 / scenario.ramp } else { 0.0 };
-    for number in own(scenario.subscribers) {
+    for number in (0..scenario.subscribers).filter(|number| number % workers == index) {
         let task = worker.clone();
         match scenario.workload {
             Workload::Reads => R::spawn(reads::read::<R>(task, number)),
@@ -96,7 +106,7 @@ pub async fn work<R: Runtime>(shared: Arc<Shared>, index: usize, results: Sender
         }
         admit::<R>(&worker, ramp_s).await;
     }
-    for number in own(publishers) {
+    for number in (0..publishers).filter(|number| scenario.home(*number, workers) == index) {
         R::spawn(publisher::publish::<R>(worker.clone(), number));
         admit::<R>(&worker, ramp_s).await;
     }
@@ -153,7 +163,7 @@ async fn pace<R: Runtime>(worker: Rc<Worker>) {
     }
     let (rate, burst) = (shared.scenario.rate, shared.scenario.burst as u64);
     let start_ns = shared.schedule_ns.load(Ordering::Acquire);
-    let ticks = pacer::start(shared.instant(start_ns), rate / burst as f64, shared.over.clone());
+    let ticks = pacer::start(shared.clone(), start_ns, rate / burst as f64);
     let mut reader = match ticks.and_then(R::adopt) {
         Ok((reader, _)) => reader,
         Err(error) => return shared.problem(format!("no clock: {error}")),
@@ -197,7 +207,7 @@ async fn write_records<R: Runtime>(worker: &Worker) -> Result<(), String> {
         let message = Message { target: &target, host, payload: &payload, qos: 0, retain: true, id: 0 };
         wire.publish(&message, &mut link.out);
         link.flush().await?;
-        let Event::Acknowledged { .. } = link.next(shared, &mut wire).await? else { continue };
+        while !matches!(link.next(shared, &mut wire).await?, Event::Acknowledged { .. }) {}
     }
     Ok(())
 }

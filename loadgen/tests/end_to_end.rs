@@ -92,6 +92,26 @@ fn many_to_many_and_many_to_one() {
     }
 }
 
+/// Publishers wait for deliveries though subscribers are on several threads, and though their topics have different
+/// numbers of them.
+#[test]
+fn several_cores_and_topics_that_differ() {
+    let cores = ["--cores", "0,1"];
+    let uneven = ["publishers=2", "topics=5", "subscribers=7", "in_flight=8"];
+    let cases: [(&str, &[&str], &[&str]); 4] = [
+        ("fan-out", &["subscribers=51"], &cores),
+        ("pairs", &["publishers=11", "topics=11", "subscribers=11"], &cores),
+        ("funnel", &["publishers=10", "topics=10"], &cores),
+        ("fan-out", &uneven, &[]),
+    ];
+    for (scenario, changes, more) in cases {
+        let found = figures(scenario, changes, more);
+        assert!(count(&found, "delivered") > 1000, "{scenario}: {found}");
+        // Nothing waits for long (in microseconds) behind a window of 32.
+        assert!(found["latency"]["max"].as_f64().expect("a time") < 5e5, "{scenario}: {found}");
+    }
+}
+
 #[test]
 fn writes_reads_and_connections() {
     for scenario in ["ingest", "puts", "reads", "connect"] {

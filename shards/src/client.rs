@@ -62,7 +62,7 @@ pub struct Behind {
 pub struct Progress {
     /// How far each shard's events have been sent.
     pub positions: Vec<Position>,
-    /// Events after those that were sent under some of their table's paths.
+    /// The events next to those, where they were sent under some of their table's paths but not all.
     pub partly: Vec<Partly>,
     /// Oldest first.
     pub inflight: Vec<Inflight>,

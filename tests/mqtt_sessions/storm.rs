@@ -244,8 +244,8 @@ fn kill_now_and_then(
     random: &mut Random,
     seen: impl Fn() -> Option<usize>,
 ) -> usize {
-    let mut at = 0;
-    for kills in 0.. {
+    let (mut at, mut kills) = (0, 0);
+    loop {
         at += 1 + random.below(count as u64 / 6) as usize;
         while seen().is_some_and(|seen| seen < at) {
             thread::sleep(Duration::from_millis(1));
@@ -256,8 +256,8 @@ fn kill_now_and_then(
         thread::sleep(Duration::from_millis(random.below(20)));
         server.kill9();
         server.restart_on_same_ports();
+        kills += 1;
     }
-    unreachable!("it returns when the subscriber is through")
 }
 
 fn storm(case: Case) {
