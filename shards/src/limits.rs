@@ -69,6 +69,8 @@ pub const OUTBOX_RESERVE_BYTES: usize = 1 << 10;
 /// Frames of at least this size are shared by reference between outboxes; smaller ones are cheaper copied
 /// (one contiguous send instead of a vector of fragments).
 pub const FRAME_SHARE_BYTES_MIN: usize = 4 << 10;
+/// A run of events is given to its subscribers when it is this long, if not sooner.
+pub const RUN_BYTES_MAX: usize = 16 << 10;
 /// Buffers that a shard keeps for reuse by outboxes; an idle connection holds none.
 pub const OUTBOX_POOL_BUFFERS: usize = 4096;
 /// A buffer that grew beyond this is given back to the allocator instead of the pool.

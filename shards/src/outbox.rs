@@ -8,14 +8,18 @@ use crate::counters::{Counter, Counters};
 use crate::event::Event;
 use crate::limits::{
     FRAME_SHARE_BYTES_MIN, OUTBOX_POOL_BUFFER_BYTES, OUTBOX_POOL_BUFFER_BYTES_MAX, OUTBOX_POOL_BUFFERS,
-    OUTBOX_RESERVE_BYTES, OUTBOX_STALL_BYTES,
+    OUTBOX_RESERVE_BYTES, OUTBOX_STALL_BYTES, RUN_BYTES_MAX,
 };
 use crate::log::Position;
 use crate::scan::ScanRef;
 use crate::schema::TableId;
 use bytes::Bytes;
+use run::{Member, Run};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+pub(crate) mod run;
 
 /// Which encoding of an event a subscriber gets. Subscribers of one kind share the encoded bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -193,17 +197,40 @@ pub struct Splice {
 /// All that one send carries. The reactor owns it until the send is complete, then gives it back.
 #[derive(Default)]
 pub struct SendBuffer {
+    /// If it is there it is all there is: the same bytes for many connections.
+    pub shared: Option<Arc<[u8]>>,
     pub bytes: Vec<u8>,
     pub splices: Vec<Splice>,
 }
 
 impl SendBuffer {
     pub fn len(&self) -> usize {
-        self.bytes.len() + self.splices.iter().map(|splice| splice.bytes.len()).sum::<usize>()
+        match self.contiguous() {
+            Some(bytes) => bytes.len(),
+            None => self.bytes.len() + self.splices.iter().map(|splice| splice.bytes.len()).sum::<usize>(),
+        }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty() && self.splices.is_empty()
+        self.bytes.is_empty() && self.splices.is_empty() && self.shared.is_none()
+    }
+
+    /// All of it, where it lies in one piece.
+    pub fn contiguous(&self) -> Option<&[u8]> {
+        match &self.shared {
+            Some(shared) => Some(shared),
+            None => self.splices.is_empty().then_some(&self.bytes),
+        }
+    }
+
+    /// More is to come behind shared bytes: from here on they are its own.
+    fn own(&mut self, pool: &mut Vec<Vec<u8>>) {
+        if self.bytes.capacity() == 0 {
+            self.bytes = pool.pop().unwrap_or_else(|| Vec::with_capacity(OUTBOX_POOL_BUFFER_BYTES));
+        }
+        if let Some(shared) = self.shared.take() {
+            self.bytes.extend_from_slice(&shared);
+        }
     }
 }
 
@@ -248,6 +275,8 @@ pub struct Outboxes {
     pub ticks_us: u64,
     /// Connections with a pace that wait for their next window.
     paced: BinaryHeap<Reverse<(u64, u32, u32)>>,
+    /// Frames that are still to be given to those that are to get them.
+    pub(crate) run: Run,
 }
 
 impl Outboxes {
@@ -263,10 +292,12 @@ impl Outboxes {
             bytes_max,
             ticks_us: 0,
             paced: BinaryHeap::new(),
+            run: Run::default(),
         }
     }
 
     pub fn open(&mut self, connection: ConnectionRef) {
+        self.settle();
         let index = connection.index as usize;
         if index >= self.boxes.len() {
             self.boxes.resize_with(index + 1, Outbox::default);
@@ -283,6 +314,7 @@ impl Outboxes {
     }
 
     fn get(&mut self, connection: ConnectionRef) -> Option<&mut Outbox> {
+        self.settle();
         let outbox = self.boxes.get_mut(connection.index as usize)?;
         (outbox.open && outbox.generation == connection.generation).then_some(outbox)
     }
@@ -310,6 +342,7 @@ impl Outboxes {
 
     /// The client of an open connection, by its index.
     pub fn client_at(&mut self, index: u32) -> Option<&mut Client> {
+        self.settle();
         self.boxes.get_mut(index as usize)?.client.as_deref_mut()
     }
 
@@ -329,6 +362,7 @@ impl Outboxes {
 
     /// How many events the pace of a connection's client allows now. None: [`Outboxes::next_paced`] gives it when it does.
     pub fn allowance(&mut self, connection: ConnectionRef) -> usize {
+        self.settle();
         let outbox = self.boxes.get_mut(connection.index as usize);
         let client = outbox.and_then(|outbox| outbox.client.as_deref_mut());
         let place = (connection.index, connection.generation);
@@ -400,14 +434,16 @@ impl Outboxes {
     /// writes more while that is used up is disconnected.
     pub fn write(&mut self, connection: ConnectionRef, body: impl FnOnce(&mut Vec<u8>)) {
         let bound = self.bytes_max + OUTBOX_RESERVE_BYTES;
-        let buffer = self.ready_buffer(connection);
-        let Some(outbox) = self.get(connection) else { return };
-        outbox.waiting.bytes = buffer;
+        if self.get(connection).is_none() {
+            return;
+        }
+        let Outboxes { boxes, pool, overflowed, .. } = self;
+        let outbox = &mut boxes[connection.index as usize];
+        outbox.waiting.own(pool);
         if outbox.bytes > bound && !outbox.overflowed {
             outbox.overflowed = true;
-            self.overflowed.push(connection);
+            overflowed.push(connection);
         }
-        let outbox = &mut self.boxes[connection.index as usize];
         let before = outbox.waiting.bytes.len();
         body(&mut outbox.waiting.bytes);
         outbox.bytes += outbox.waiting.bytes.len() - before;
@@ -419,20 +455,18 @@ impl Outboxes {
         if bytes.len() < FRAME_SHARE_BYTES_MIN {
             return self.write(connection, |out| out.extend_from_slice(&bytes));
         }
-        let Some(outbox) = self.get(connection) else { return };
+        if self.get(connection).is_none() {
+            return;
+        }
+        let Outboxes { boxes, pool, .. } = self;
+        let outbox = &mut boxes[connection.index as usize];
+        if outbox.waiting.shared.is_some() {
+            outbox.waiting.own(pool);
+        }
         outbox.bytes += bytes.len();
         let at = outbox.waiting.bytes.len();
         outbox.waiting.splices.push(Splice { at, bytes });
         self.mark(connection.index);
-    }
-
-    /// The connection's buffer, or one from the pool where it has none.
-    fn ready_buffer(&mut self, connection: ConnectionRef) -> Vec<u8> {
-        let own = self.get(connection).map(|outbox| std::mem::take(&mut outbox.waiting.bytes)).unwrap_or_default();
-        if own.capacity() > 0 {
-            return own;
-        }
-        self.pool.pop().unwrap_or_else(|| Vec::with_capacity(OUTBOX_POOL_BUFFER_BYTES))
     }
 
     fn mark(&mut self, index: u32) {
@@ -443,9 +477,87 @@ impl Outboxes {
         }
     }
 
+    /// Adds an event's frames to the run, each encoded by `encode`.
+    pub(crate) fn extend_run(
+        &mut self,
+        frames: &mut Frames,
+        (shard, position): (u16, Position),
+        mut encode: impl FnMut(FrameKind, &mut Vec<u8>) -> Option<Encoded>,
+    ) {
+        let mut is_long = false;
+        for number in 0..self.run.used {
+            let stream = &mut self.run.streams[number];
+            let kind = stream.kind;
+            let Some(frame) = frames.get(kind, |out| encode(kind, out)) else { continue };
+            if frame.bytes.len() < FRAME_SHARE_BYTES_MIN {
+                stream.add(frame, shard, position);
+                is_long |= stream.bytes.len() >= RUN_BYTES_MAX;
+                continue;
+            }
+            // Large frames are shared by themselves.
+            self.settle();
+            let run = std::mem::take(&mut self.run);
+            for member in run.members.iter().filter(|member| member.stream as usize == number) {
+                self.push_apart(member.connection, frame, &Origin::Event { shard, position });
+            }
+            self.run = run;
+        }
+        if is_long {
+            self.settle();
+        }
+    }
+
+    /// Ends the run: everyone is given its frames.
+    pub(crate) fn settle(&mut self) {
+        if self.run.is_empty() {
+            return;
+        }
+        let mut run = std::mem::take(&mut self.run);
+        let streams = &run.streams[..run.used];
+        let all: Vec<Arc<[u8]>> = streams.iter().map(|stream| stream.bytes.as_slice().into()).collect();
+        for &Member { connection, stream } in &run.members {
+            let (stream, shared) = (&streams[stream as usize], &all[stream as usize]);
+            let Some(outbox) = self.boxes.get_mut(connection as usize).filter(|own| own.open && !own.overflowed) else {
+                continue;
+            };
+            let is_too_long = outbox.frame_bytes_max != 0 && stream.longest > outbox.frame_bytes_max;
+            if is_too_long || outbox.bytes > self.bytes_max || outbox.is_behind || outbox.is_paced {
+                let mut from = 0;
+                for part in &stream.parts {
+                    let mut frame = Frame::empty(stream.kind);
+                    frame.bytes.extend_from_slice(&stream.bytes[from..part.end]);
+                    (frame.messages, frame.payload_bytes, from) = (part.messages, part.payload_bytes, part.end);
+                    let origin = Origin::Event { shard: part.shard, position: part.position };
+                    self.push_apart(connection, &mut frame, &origin);
+                }
+                continue;
+            }
+            outbox.bytes += shared.len();
+            if outbox.waiting.is_empty() {
+                outbox.waiting.shared = Some(shared.clone());
+            } else {
+                outbox.waiting.own(&mut self.pool);
+                outbox.waiting.bytes.extend_from_slice(shared);
+            }
+            for part in &stream.parts {
+                self.counters[Counter::MessagesSent] += part.messages;
+                self.counters[Counter::PayloadBytesSent] += part.payload_bytes;
+            }
+            self.mark(connection);
+        }
+        run.streams.iter_mut().for_each(run::Stream::clear);
+        self.run = run;
+    }
+
     /// Queues an event's frame. At the bound a client falls behind and is given the rest from the log; a connection
     /// without one is disconnected: it does not read.
     pub fn push(&mut self, index: u32, frame: &mut Frame, origin: &Origin<'_>) {
+        self.settle();
+        self.push_apart(index, frame, origin);
+    }
+
+    /// The same for a connection that no run is for.
+    pub(crate) fn push_apart(&mut self, index: u32, frame: &mut Frame, origin: &Origin<'_>) {
         let Some(outbox) = self.boxes.get_mut(index as usize).filter(|outbox| outbox.open && !outbox.overflowed) else {
             return;
         };
@@ -517,6 +629,7 @@ impl Outboxes {
     /// The topic alias with which a frame may be sent, and whether the client knows it already. To be asked only for
     /// frames that are pushed next.
     pub fn alias(&mut self, index: u32, event: &Event, kind: FrameKind) -> Option<(u16, bool)> {
+        self.settle();
         let bytes_max = self.bytes_max;
         let outbox = self.boxes.get_mut(index as usize)?;
         let client = outbox.client.as_deref_mut().filter(|client| client.alias_maximum > 0 && client.has_begun)?;
@@ -564,6 +677,7 @@ impl Outboxes {
 
     /// Connections with something to send, to be asked with [`Outboxes::take`].
     pub fn take_dirty(&mut self, into: &mut Vec<u32>) {
+        self.settle();
         into.append(&mut self.dirty);
         for &index in into.iter() {
             self.boxes[index as usize].dirty = false;
@@ -587,7 +701,7 @@ impl Outboxes {
 
     /// A send is complete. True: somebody had been waiting for room.
     pub fn sent(&mut self, connection: ConnectionRef, mut buffer: SendBuffer) -> bool {
-        buffer.splices.clear();
+        drop((buffer.shared.take(), std::mem::take(&mut buffer.splices)));
         self.recycle(buffer.bytes);
         let Some(outbox) = self.get(connection) else { return false };
         outbox.in_flight = false;
@@ -651,9 +765,7 @@ fn append_frame(
 ) {
     outbox.bytes += frame.bytes.len();
     count(frame, counters);
-    if outbox.waiting.bytes.capacity() == 0 {
-        outbox.waiting.bytes = pool.pop().unwrap_or_else(|| Vec::with_capacity(OUTBOX_POOL_BUFFER_BYTES));
-    }
+    outbox.waiting.own(pool);
     if frame.bytes.len() < FRAME_SHARE_BYTES_MIN {
         append(&mut outbox.waiting, &frame.bytes, packet_id);
     } else {

@@ -122,7 +122,9 @@ pub(crate) struct Subscriber {
 /// Everything registered under one filter.
 #[derive(Default)]
 pub(crate) struct Subscribers {
-    pub live: Vec<Subscriber>,
+    live: Vec<Subscriber>,
+    /// Names those that are live as they are now; 0: nobody has asked since they changed.
+    stamp: u64,
     /// Not live yet: subscription and number of the target.
     pub joining: Vec<(u32, u16)>,
     /// Subscriptions to live queries under this filter: they stand in lists of their own.
@@ -130,6 +132,39 @@ pub(crate) struct Subscribers {
 }
 
 impl Subscribers {
+    pub fn live(&self) -> &[Subscriber] {
+        &self.live
+    }
+
+    /// A number that no other list has, nor this one when it has changed.
+    pub fn stamp(&mut self, last: &mut u64) -> u64 {
+        if self.stamp == 0 {
+            *last += 1;
+            self.stamp = *last;
+        }
+        self.stamp
+    }
+
+    /// A subscriber goes live; gives its place.
+    pub fn enter(&mut self, subscriber: Subscriber) -> u32 {
+        self.stamp = 0;
+        self.live.push(subscriber);
+        self.live.len() as u32 - 1
+    }
+
+    /// Takes out the one at a place; gives the one that is there now.
+    pub fn leave(&mut self, place: u32) -> Option<Subscriber> {
+        self.stamp = 0;
+        self.live.swap_remove(place as usize);
+        self.live.get(place as usize).copied()
+    }
+
+    /// The one at a place has become [`DETAILED`].
+    pub fn detail(&mut self, place: u32) {
+        self.stamp = 0;
+        self.live[place as usize].options |= DETAILED;
+    }
+
     pub fn is_empty(&self) -> bool {
         self.live.is_empty() && self.joining.is_empty() && self.queries == 0
     }

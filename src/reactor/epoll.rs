@@ -349,8 +349,8 @@ fn write_some(stream: &mut TcpStream, sending: &mut Sending) -> Progress {
         if left == 0 {
             return Progress::Budget;
         }
-        let written = if sending.buffer.splices.is_empty() {
-            stream.write(&sending.buffer.bytes[sending.sent..])
+        let written = if let Some(bytes) = sending.buffer.contiguous() {
+            stream.write(&bytes[sending.sent..])
         } else {
             let mut slices = Vec::with_capacity(2 * sending.buffer.splices.len() + 1);
             pieces(&sending.buffer, sending.sent, |piece| slices.push(IoSlice::new(piece)));

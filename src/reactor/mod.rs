@@ -265,6 +265,9 @@ pub fn pieces<'a>(buffer: &'a SendBuffer, mut from: usize, mut body: impl FnMut(
             body(&slice[skip..]);
         }
     };
+    if let Some(shared) = &buffer.shared {
+        add(shared);
+    }
     let mut at = 0;
     for splice in &buffer.splices {
         add(&buffer.bytes[at..splice.at]);

@@ -201,7 +201,7 @@ impl<R: Driver> Host<R> {
     }
 
     fn send(&mut self, slot: Slot, bytes: &[u8]) {
-        self.reactor.send(slot, SendBuffer { bytes: bytes.to_vec(), splices: Vec::new() });
+        self.reactor.send(slot, SendBuffer { bytes: bytes.to_vec(), ..SendBuffer::default() });
     }
 }
 
@@ -358,7 +358,7 @@ fn many_large_sends_to_a_fast_reader<R: Driver>(mut host: Host<R>) {
             assert!(got == expected);
         }
     });
-    let mut buffer = SendBuffer { bytes, splices: Vec::new() };
+    let mut buffer = SendBuffer { bytes, ..SendBuffer::default() };
     for _ in 0..SENDS {
         host.reactor.send(slot, buffer);
         host.until("the send", |host| !host.sent.is_empty());

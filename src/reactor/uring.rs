@@ -342,8 +342,8 @@ impl Uring {
         let fd = types::Fd(connection.fd.as_raw_fd());
         let Some(sending) = &mut connection.sending else { return };
         let data = user_data(Tag::Send, slot);
-        let entry = if sending.buffer.splices.is_empty() {
-            let rest = &sending.buffer.bytes[sending.sent..];
+        let entry = if let Some(bytes) = sending.buffer.contiguous() {
+            let rest = &bytes[sending.sent..];
             opcode::Send::new(fd, rest.as_ptr(), rest.len() as u32).flags(FLAGS).build()
         } else {
             let mut vector = Vec::new();

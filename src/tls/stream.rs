@@ -256,7 +256,7 @@ impl TlsStream {
             return Ok(None);
         }
         self.sending = true;
-        Ok(Some(SendBuffer { bytes: std::mem::take(&mut self.outgoing), splices: Vec::new() }))
+        Ok(Some(SendBuffer { bytes: std::mem::take(&mut self.outgoing), ..SendBuffer::default() }))
     }
 
     /// A send is complete. Gives the outbox's buffer back if that was the last of it.

@@ -152,14 +152,37 @@ impl Shard {
                 }
             }
         };
+        let mut joins = false;
+        outboxes.run.ask(event);
         table.subscribers.visit(text, &mut |subscribers| {
-            for subscriber in &subscribers.live {
-                if subscriber.options & DETAILED == 0 {
-                    let kind = kind_for(subscriber, event).with(FrameKind::POSITION);
-                    push(&mut **encoder, frames, outboxes, kind, subscriber.connection);
-                } else if let Some(subscription) = subscriptions.get(subscriber.subscription as usize) {
-                    add(*subscriber, subscription, true);
+            joins |= !subscribers.joining.is_empty();
+            outboxes.run.ask_for(subscribers);
+        });
+        if !outboxes.run.is_asked() {
+            outboxes.settle();
+            outboxes.run.turn();
+            table.subscribers.visit(text, &mut |subscribers| {
+                for subscriber in subscribers.live() {
+                    outboxes.run.add(subscriber, kind_for(subscriber, event).with(FrameKind::POSITION));
                 }
+            });
+        }
+        outboxes.extend_run(frames, (event.shard, event.position), |kind, out| encoder.encode(kind, &context, out));
+        let apart = outboxes.run.take_apart();
+        for subscriber in &apart {
+            if subscriber.options & DETAILED == 0 {
+                let kind = kind_for(subscriber, event).with(FrameKind::POSITION);
+                if let Some(frame) = frames.get(kind, |out| encoder.encode(kind, &context, out)) {
+                    outboxes.push_apart(subscriber.connection, frame, &origin);
+                }
+            } else if let Some(subscription) = subscriptions.get(subscriber.subscription as usize) {
+                add(*subscriber, subscription, true);
+            }
+        }
+        outboxes.run.give_apart(apart);
+        table.subscribers.visit(text, &mut |subscribers| {
+            if !joins {
+                return;
             }
             for &(index, target) in &subscribers.joining {
                 let Some(subscription) = subscriptions.get(index as usize) else { continue };
@@ -213,7 +236,7 @@ impl Shard {
                 let follows = kind == EventKind::Put && was;
                 let wants_patch = |own: &Subscriber| own.options & PATCHES != 0;
                 shown_before.clear();
-                if follows && subscribers.live.iter().any(wants_patch) {
+                if follows && subscribers.live().iter().any(wants_patch) {
                     let before = Subject { document: before, ..Subject::of(table.codec, event) };
                     query.select.project(&before, shown_before);
                 }
@@ -236,7 +259,7 @@ impl Shard {
                         outboxes.push(subscriber.connection, frame, &origin);
                     }
                 };
-                for subscriber in &subscribers.live {
+                for subscriber in subscribers.live() {
                     let patch = if follows && wants_patch(subscriber) { FrameKind::PATCH } else { 0 };
                     push(subscriber, FrameKind::POSITION | patch);
                 }
@@ -370,7 +393,7 @@ impl Shard {
                 if matches!(subscription.state, State::Live) {
                     for (target, place) in subscription.targets.iter().zip(&subscription.places) {
                         let subscribers = tables[usize::from(target.table.0)].subscribers.entry(&target.filter);
-                        subscribers.live[*place as usize].options |= DETAILED;
+                        subscribers.detail(*place);
                     }
                 }
             }
@@ -449,9 +472,7 @@ impl Shard {
                 Some(query) => table.live.subscribers(query),
             };
             subscribers.joining.retain(|line| *line != (index, number as u16));
-            subscribers.live.push(subscriber);
-            let place = subscribers.live.len() as u32 - 1;
-            self.subscriptions[index as usize].places[number] = place;
+            self.subscriptions[index as usize].places[number] = subscribers.enter(subscriber);
         }
         self.subscriptions[index as usize].state = State::Live;
     }
@@ -474,8 +495,7 @@ impl Shard {
             let mut take_out = |subscribers: &mut Subscribers| {
                 if is_live {
                     let place = subscriptions[subscription.index as usize].places[number];
-                    subscribers.live.swap_remove(place as usize);
-                    if let Some(moved) = subscribers.live.get(place as usize) {
+                    if let Some(moved) = subscribers.leave(place) {
                         subscriptions[moved.subscription as usize].places[usize::from(moved.target)] = place;
                     }
                 } else {

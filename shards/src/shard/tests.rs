@@ -182,7 +182,7 @@ impl World {
         shard.outboxes.take_dirty(&mut dirty);
         for index in dirty {
             if let Some(buffer) = shard.outboxes.take(index) {
-                let text = String::from_utf8(buffer.bytes.clone()).unwrap();
+                let text = String::from_utf8(buffer.contiguous().expect("small frames").to_vec()).unwrap();
                 self.sent.entry((at as u16, index)).or_default().push_str(&text);
                 let connection = ConnectionRef { shard: at as u16, index, generation: 1 };
                 if shard.outboxes.sent(connection, buffer) {

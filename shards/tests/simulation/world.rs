@@ -599,7 +599,7 @@ impl World {
         for index in dirty {
             let shard = &mut self.nodes[at].shard;
             let Some(buffer) = shard.outboxes.take(index) else { continue };
-            let frames = decode_frames(&buffer.bytes);
+            let frames = decode_frames(buffer.contiguous().expect("small frames"));
             let connection = ConnectionRef { shard: at as u16, index, generation: 1 };
             if shard.outboxes.sent(connection, buffer) {
                 shard.resume(connection);

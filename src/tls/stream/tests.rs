@@ -141,7 +141,8 @@ fn one_send_after_the_other() {
             pair.settle(4096);
             let splices = [(10, shared), (10, 20), (900, 70_000)];
             let splices = splices.map(|(at, size)| Splice { at, bytes: Bytes::from(vec![size as u8; size]) });
-            let buffer = SendBuffer { bytes: b"0123456789".repeat(100), splices: splices.into() };
+            let buffer =
+                SendBuffer { bytes: b"0123456789".repeat(100), splices: splices.into(), ..SendBuffer::default() };
             let (mut expected, total) = (Vec::new(), buffer.len());
             pieces(&buffer, 0, |piece| expected.extend_from_slice(piece));
             pair.server.give_plain(buffer);
@@ -183,7 +184,7 @@ fn the_end_of_the_clients_half() {
         assert!(pair.ended && pair.heard == b"last");
         pair.receive(b"what follows does not count").unwrap();
         assert!(pair.server.pending.is_empty());
-        pair.server.give_plain(SendBuffer { bytes: b"answer".to_vec(), splices: Vec::new() });
+        pair.server.give_plain(SendBuffer { bytes: b"answer".to_vec(), ..SendBuffer::default() });
         assert!(pair.answer(true).is_some());
         assert_eq!(pair.read, b"answer");
     }
@@ -226,7 +227,7 @@ fn spoilt_bytes() {
                 let piece = 1 + random(200);
                 let result = said.chunks(piece).try_for_each(|piece| pair.receive(piece));
                 if pair.server.is_open() && !pair.server.is_sending_plain() {
-                    pair.server.give_plain(SendBuffer { bytes: vec![1; 100], splices: Vec::new() });
+                    pair.server.give_plain(SendBuffer { bytes: vec![1; 100], ..SendBuffer::default() });
                 }
                 let Ok(Some(sealed)) = pair.server.seal(turn == 9) else { continue };
                 pair.server.sent();
