@@ -403,8 +403,10 @@ impl Connection {
     }
 
     /// A send of so many bytes begins.
-    pub fn begin_send(&mut self, ticks_us: u64, bytes: usize) {
-        self.send_deadline_us = Some(ticks_us + SEND_STALL_US + bytes as u64 * 1_000_000 / SEND_BYTES_PER_S);
+    pub fn begin_send(&mut self, ticks_us: u64, bytes: usize) -> u64 {
+        let deadline_us = ticks_us + SEND_STALL_US + bytes as u64 * 1_000_000 / SEND_BYTES_PER_S;
+        self.send_deadline_us = Some(deadline_us);
+        deadline_us
     }
 
     /// Whether the socket should not be read now: too much waits for a blocked session, or for a handshake's turn.

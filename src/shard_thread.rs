@@ -140,6 +140,18 @@ pub struct ShardThread<R> {
     refusal_said_us: Option<u64>,
 }
 
+/// Gives a connection a place in the wheel for this deadline, if it comes before the one it has.
+fn put_into(wheel: &mut Wheel<Slot>, connection: &mut Connection, deadline_us: u64) {
+    if deadline_us >= connection.comes_up_us || connection.state == State::Closed {
+        return; // what is inserted later does not come up sooner
+    }
+    let comes_up_us = wheel.comes_up_us(deadline_us);
+    if comes_up_us < connection.comes_up_us {
+        connection.comes_up_us = comes_up_us;
+        wheel.insert(deadline_us, connection.slot);
+    }
+}
+
 /// The wall clock, in microseconds since 1970.
 pub fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_micros() as u64)
@@ -287,11 +299,7 @@ impl<R: Reactor> ShardThread<R> {
         let place = self.connections.get_mut(slot.index as usize).and_then(Option::as_mut);
         let Some(connection) = place.filter(|connection| connection.slot == slot) else { return };
         let deadline = connection.deadline();
-        let comes_up_us = self.wheel.comes_up_us(deadline);
-        if comes_up_us < connection.comes_up_us && connection.state != State::Closed {
-            connection.comes_up_us = comes_up_us;
-            self.wheel.insert(deadline, slot);
-        }
+        put_into(&mut self.wheel, connection, deadline);
     }
 
     /// A connection whose session has ended goes when its last byte has been sent.
@@ -469,6 +477,7 @@ impl<R: Reactor> ShardThread<R> {
         let shard = self.shard.index();
         let Some(connection) = self.connection(slot) else { return };
         let buffer = connection.sent(buffer);
+        let is_open = connection.state == State::Open;
         let reference = connection.reference(shard);
         if connection.tls.is_some() {
             self.senders.push(slot); // more may have gathered meanwhile
@@ -486,8 +495,11 @@ impl<R: Reactor> ShardThread<R> {
         if result.is_err() {
             return self.break_off(slot);
         }
-        self.close_if_sent(slot);
-        self.schedule(slot);
+        // An open one has only lost a deadline.
+        if !is_open {
+            self.close_if_sent(slot);
+            self.schedule(slot);
+        }
     }
 
     /// Goes on with a few TLS handshakes.
@@ -691,10 +703,9 @@ impl<R: Reactor> ShardThread<R> {
                 continue;
             }
             if let Some(buffer) = self.shard.outboxes.take(index) {
-                connection.begin_send(ticks_us, buffer.len());
-                let slot = connection.slot;
-                self.reactor.send(slot, buffer);
-                self.schedule(slot);
+                let deadline = connection.begin_send(ticks_us, buffer.len());
+                put_into(&mut self.wheel, connection, deadline);
+                self.reactor.send(connection.slot, buffer);
             }
         }
         for slot in std::mem::take(&mut self.senders) {
