@@ -2,6 +2,7 @@
 
 use crate::compare::{self, Budget, Figure};
 use crate::figures::Report;
+use crate::floor;
 use crate::history;
 use crate::process::family;
 use crate::profile::{self, Choice};
@@ -10,6 +11,7 @@ use crate::run::{Options, RuntimeKind, run};
 use crate::scenario::{self, Scenario};
 use clap::{Args, Parser, Subcommand};
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Load for MQTT, SSE, WebSocket, HTTP and redis servers, with figures per second of the server's CPU time.
@@ -32,6 +34,8 @@ enum Command {
     Plot(Plot),
     /// Show the ready-made scenarios and servers.
     List,
+    /// Be the least that a server can do, to measure others against (`--server floor`).
+    Floor { address: SocketAddr },
 }
 
 #[derive(Args)]
@@ -131,6 +135,7 @@ pub fn main() -> Result<bool, String> {
             write(&Some(plot.svg), || html::over_time(&entries))?;
             Ok(true)
         }
+        Command::Floor { address } => floor::serve(address),
         Command::List => {
             list();
             Ok(true)

@@ -7,6 +7,7 @@
 mod cli;
 mod compare;
 mod figures;
+mod floor;
 mod history;
 mod link;
 mod pacer;

@@ -77,6 +77,11 @@ fn fan_out_by_every_protocol() {
 }
 
 #[test]
+fn the_floor_does_the_least() {
+    fan_out(&["--server", "floor"], &["fan-out", "fan-out-single"]);
+}
+
+#[test]
 fn the_other_runtime_does_the_same() {
     let glommio = ["--runtime", "glommio"];
     fan_out(&glommio, &["fan-out-qos1", "fan-out-sse"]);
