@@ -70,6 +70,8 @@ pub struct Scenario {
     pub stuck_readers: usize,
     /// Mean time after which a subscriber loses its connection and makes another, in seconds; 0: never.
     pub cut_every: f64,
+    /// Whether idle connections subscribe to anything.
+    pub subscribes: bool,
     /// Sessions of MQTT subscribers outlive their connections.
     pub durable: bool,
     /// New connections a second while they are set up; 0: as fast as they come about.
@@ -104,6 +106,7 @@ impl Default for Scenario {
             slow_bytes_per_s: 10_000,
             stuck_readers: 0,
             cut_every: 0.0,
+            subscribes: true,
             durable: false,
             ramp: 0.0,
             messages: 1000,

@@ -98,7 +98,7 @@ impl Subscriber {
         if self.is_known && !is_clean && !is_resumed {
             worker.counted.borrow_mut().forgotten += 1;
         }
-        if wire.subscribes() && !is_resumed {
+        if wire.subscribes() && scenario.subscribes && !is_resumed {
             wire.subscribe(&self.filter, scenario.qos, &mut link.out);
             link.flush().await?;
             loop {

@@ -107,11 +107,26 @@ impl Pace {
     }
 }
 
+#[derive(Default)]
+struct Aliases {
+    /// By table, path and key.
+    known: HashMap<Box<[u8]>, u16>,
+    /// Reused, to look them up.
+    name: Vec<u8>,
+}
+
+struct Again {
+    /// Still to be sent again, oldest first.
+    left: Vec<u16>,
+    /// What shards have been asked for last.
+    asked: Vec<u16>,
+}
+
 pub struct Client {
     /// Messages that may be in flight: the client's receive maximum.
     window: u16,
-    /// Bit per packet identifier in use.
-    used: [u64; INFLIGHT_MAX / 64],
+    /// Bit per packet identifier in use; made for the first.
+    used: Option<Box<[u64; INFLIGHT_MAX / 64]>>,
     next: u16,
     inflight: VecDeque<Inflight>,
     behind: Vec<Behind>,
@@ -122,7 +137,7 @@ pub struct Client {
     /// Events that were left out for it since it was last told of that.
     pub skipped: u64,
     /// A stream that wants to be told no more often than so.
-    pub pace: Option<Pace>,
+    pub pace: Option<Box<Pace>>,
     /// Its session outlives the connection: what QoS 2 promises must be on disk before it is said.
     pub is_durable: bool,
     /// Frames that wait for that.
@@ -133,19 +148,15 @@ pub struct Client {
     pub changes: u64,
     /// What its frames are encoded as, where no subscription says so.
     pub encoding: u8,
-    /// Topic aliases that it takes, and those that it knows: by table, path and key (MQTT 5 §3.3.2.3.4).
+    /// Topic aliases that it takes, and those that it knows (MQTT 5 §3.3.2.3.4).
     pub alias_maximum: u16,
-    aliases: HashMap<Box<[u8]>, u16>,
-    /// Reused, to look aliases up.
-    alias_key: Vec<u8>,
+    aliases: Option<Box<Aliases>>,
     /// It may be sent messages: its CONNACK has been written.
     pub has_begun: bool,
     /// Names its session.
     pub session: u64,
-    /// What was in flight when the session was taken up and is still to be sent again, oldest first.
-    again: VecDeque<u16>,
-    /// That part of it which shards have been asked for last.
-    pub asked_again: Vec<u16>,
+    /// What was in flight when the session was taken up; none if nothing was.
+    again: Option<Box<Again>>,
     /// It had no room for something that a group wanted to give it.
     pub has_refused: bool,
     /// Answers that a resumption still waits for.
@@ -158,7 +169,7 @@ impl Client {
     pub fn new(window: u16, is_durable: bool) -> Client {
         Client {
             window: window.clamp(1, INFLIGHT_MAX as u16),
-            used: [0; INFLIGHT_MAX / 64],
+            used: None,
             next: 1,
             inflight: VecDeque::new(),
             behind: Vec::new(),
@@ -172,12 +183,10 @@ impl Client {
             changes: 0,
             encoding: 0,
             alias_maximum: 0,
-            aliases: HashMap::new(),
-            alias_key: Vec::new(),
+            aliases: None,
             has_begun: true,
             session: 0,
-            again: VecDeque::new(),
-            asked_again: Vec::new(),
+            again: None,
             has_refused: false,
             checks: 0,
             is_gone: false,
@@ -186,7 +195,7 @@ impl Client {
 
     /// A reader of a stream.
     pub fn stream(encoding: u8, pace: Option<Pace>) -> Client {
-        Client { is_stream: true, encoding, pace, ..Client::new(u16::MAX, false) }
+        Client { is_stream: true, encoding, pace: pace.map(Box::new), ..Client::new(u16::MAX, false) }
     }
 
     /// How many events its pace allows now; and where there are none, when it will. Of those a frame takes one.
@@ -207,19 +216,21 @@ impl Client {
 
     fn mark(&mut self, packet_id: u16, on: bool) {
         let (word, bit) = (usize::from(packet_id - 1) / 64, (packet_id - 1) % 64);
+        let used = self.used.get_or_insert_default();
         if on {
-            self.used[word] |= 1 << bit;
+            used[word] |= 1 << bit;
         } else {
-            self.used[word] &= !(1 << bit);
+            used[word] &= !(1 << bit);
         }
     }
 
     /// Notes a message that is about to be sent, and gives its packet identifier. There must be room.
     pub fn begin(&mut self, phase: Phase, shared: Option<u32>, source: Source) -> u16 {
         let mut packet_id = self.next;
+        let used = self.used.get_or_insert_default();
         loop {
             let (word, bit) = (usize::from(packet_id - 1) / 64, (packet_id - 1) % 64);
-            if self.used[word] & (1 << bit) == 0 {
+            if used[word] & (1 << bit) == 0 {
                 break;
             }
             packet_id = packet_id % INFLIGHT_MAX as u16 + 1;
@@ -241,7 +252,8 @@ impl Client {
         }
         self.has_begun = false;
         let again = self.inflight.iter().filter(|own| own.phase != Phase::Released);
-        self.again = again.map(|own| own.packet_id).collect();
+        let left: Vec<u16> = again.map(|own| own.packet_id).collect();
+        self.again = (!left.is_empty()).then(|| Box::new(Again { left, asked: Vec::new() }));
         let everything = self.is_stream;
         let behind = (0..).zip(&progress.positions).map(|(shard, from)| Behind {
             everything,
@@ -258,7 +270,7 @@ impl Client {
             return None;
         }
         self.mark(packet_id, false);
-        self.again.retain(|own| *own != packet_id);
+        self.forget_again(packet_id);
         self.changes += 1;
         let ended = self.inflight.remove(at);
         if self.inflight.is_empty() && self.inflight.capacity() > 64 {
@@ -272,7 +284,7 @@ impl Client {
         match self.inflight.iter_mut().find(|own| own.packet_id == packet_id) {
             Some(own) if own.phase != Phase::AtLeastOnce => {
                 own.phase = Phase::Released;
-                self.again.retain(|own| *own != packet_id);
+                self.forget_again(packet_id);
                 self.changes += 1;
                 true
             }
@@ -282,31 +294,43 @@ impl Client {
 
     /// Whether something that was in flight is still to be sent again.
     pub fn has_again(&self) -> bool {
-        !self.again.is_empty()
+        self.again.as_ref().is_some_and(|again| !again.left.is_empty())
     }
 
     /// What is to be sent again now: no more than the window allows [MQTT-3.3.4-9].
     pub fn take_again(&mut self) -> Vec<Inflight> {
-        let sent = self.inflight.len() - self.again.len();
-        let count = usize::from(self.window).saturating_sub(sent).min(self.again.len());
-        self.asked_again = self.again.drain(..count).collect();
-        let asked = &self.asked_again;
+        let Some(Again { left, asked }) = self.again.as_deref_mut() else { return Vec::new() };
+        let sent = self.inflight.len() - left.len();
+        let count = usize::from(self.window).saturating_sub(sent).min(left.len());
+        *asked = left.drain(..count).collect();
         self.inflight.iter().filter(|own| asked.contains(&own.packet_id)).cloned().collect()
+    }
+
+    /// Whether shards have been asked for a message that is to be sent again.
+    pub fn has_asked_again(&self, packet_id: u16) -> bool {
+        self.again.as_ref().is_some_and(|again| again.asked.contains(&packet_id))
+    }
+
+    fn forget_again(&mut self, packet_id: u16) {
+        if let Some(again) = &mut self.again {
+            again.left.retain(|own| *own != packet_id);
+        }
     }
 
     /// The alias of a topic name, and whether the client knows it; a new one while it takes more.
     pub fn alias(&mut self, table: TableId, path: u8, key: &[u8]) -> Option<(u16, bool)> {
         let [low, high] = table.0.to_le_bytes();
-        self.alias_key.clear();
-        self.alias_key.extend_from_slice(&[low, high, path]);
-        self.alias_key.extend_from_slice(key);
-        if let Some(alias) = self.aliases.get(&*self.alias_key) {
+        let Aliases { known, name } = &mut **self.aliases.get_or_insert_default();
+        name.clear();
+        name.extend_from_slice(&[low, high, path]);
+        name.extend_from_slice(key);
+        if let Some(alias) = known.get(name.as_slice()) {
             return Some((*alias, true));
         }
-        let alias = self.aliases.len() as u16 + 1;
+        let alias = known.len() as u16 + 1;
         let is_new = alias <= self.alias_maximum.min(TOPIC_ALIASES_MAX);
         is_new.then(|| {
-            self.aliases.insert(self.alias_key.as_slice().into(), alias);
+            known.insert(name.as_slice().into(), alias);
             (alias, false)
         })
     }

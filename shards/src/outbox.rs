@@ -14,6 +14,7 @@ use crate::log::Position;
 use crate::scan::ScanRef;
 use crate::schema::TableId;
 use bytes::Bytes;
+use hashbrown::HashMap;
 use run::{Member, Run};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -243,8 +244,6 @@ struct Outbox {
     in_flight: bool,
     /// Somebody waits for room here.
     stalled: bool,
-    /// The scans among those.
-    stalled_scans: Vec<ScanRef>,
     waiting: SendBuffer,
     /// Bytes in `waiting`, held for the disk and in flight.
     bytes: usize,
@@ -273,6 +272,8 @@ pub struct Outboxes {
     bytes_max: usize,
     /// The time of this turn.
     pub ticks_us: u64,
+    /// Scans that wait for room, by the index of their connection.
+    stalled_scans: HashMap<u32, Vec<ScanRef>>,
     /// Connections with a pace that wait for their next window.
     paced: BinaryHeap<Reverse<(u64, u32, u32)>>,
     /// Frames that are still to be given to those that are to get them.
@@ -291,6 +292,7 @@ impl Outboxes {
             pool: Vec::new(),
             bytes_max,
             ticks_us: 0,
+            stalled_scans: HashMap::new(),
             paced: BinaryHeap::new(),
             run: Run::default(),
         }
@@ -308,8 +310,9 @@ impl Outboxes {
     /// The connection is gone, and nothing of it is in flight any more.
     pub fn close(&mut self, connection: ConnectionRef) {
         if let Some(outbox) = self.get(connection) {
-            let buffer = std::mem::take(outbox);
-            self.recycle(buffer.waiting.bytes);
+            let outbox = std::mem::take(outbox);
+            self.recycle(outbox.waiting.bytes);
+            self.stalled_scans.remove(&connection.index);
         }
     }
 
@@ -403,20 +406,23 @@ impl Outboxes {
         let stalled = outbox.bytes > enough || !has_room;
         if stalled {
             outbox.stalled = true;
-            outbox.stalled_scans.extend(scan.filter(|scan| !outbox.stalled_scans.contains(scan)));
+            if let Some(scan) = scan {
+                let scans = self.stalled_scans.entry(connection.index).or_default();
+                scans.extend(Some(scan).filter(|scan| !scans.contains(scan)));
+            }
         }
         stalled
     }
 
     /// Whether a scan waits for room.
     pub fn is_stalled(&self, connection: ConnectionRef, scan: ScanRef) -> bool {
-        let outbox = self.boxes.get(connection.index as usize);
-        outbox.is_some_and(|outbox| outbox.stalled_scans.contains(&scan))
+        self.stalled_scans.get(&connection.index).is_some_and(|scans| scans.contains(&scan))
     }
 
     /// The scans that waited for room.
     pub fn take_stalled(&mut self, connection: ConnectionRef) -> Vec<ScanRef> {
-        self.get(connection).map(|outbox| std::mem::take(&mut outbox.stalled_scans)).unwrap_or_default()
+        let scans = self.get(connection).is_some().then(|| self.stalled_scans.remove(&connection.index));
+        scans.flatten().unwrap_or_default()
     }
 
     /// Whether messages that are delivered at most once are left out.

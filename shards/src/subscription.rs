@@ -98,7 +98,7 @@ pub(crate) struct Subscription {
     pub query: Option<u32>,
     pub state: State,
     /// Per target, where this subscription stands in the list of live subscribers.
-    pub places: Vec<u32>,
+    pub places: Box<[u32]>,
 }
 
 /// Bits of [`Subscriber::options`].

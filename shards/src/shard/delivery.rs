@@ -366,7 +366,7 @@ impl Shard {
             snapshot: request.snapshot,
             since: request.since,
             state,
-            places: vec![0; targets.len()],
+            places: vec![0; targets.len()].into(),
         }) as u32;
         (SubscriptionRef { index, generation }, targets)
     }

@@ -434,8 +434,7 @@ impl Shard {
                 // What is no longer there, or no longer subscribed to, is not waited for.
                 let gone = client.inflight().filter(|message| message.phase != Phase::Released).filter(of_this);
                 let gone = gone.map(|message| (message.packet_id, message.phase));
-                let gone: Vec<_> =
-                    gone.filter(|(id, _)| !sent.contains(id) && client.asked_again.contains(id)).collect();
+                let gone: Vec<_> = gone.filter(|(id, _)| !sent.contains(id) && client.has_asked_again(*id)).collect();
                 for (packet_id, phase) in gone {
                     if phase == Phase::ExactlyOnce {
                         // The client may have it: its identifier is free when it says so.
@@ -623,7 +622,7 @@ impl Shard {
                 event.position == Position::default() && (*table, &**key) == (event.table, event.body.key())
             }
         };
-        let is_asked = |message: &&Inflight| client.asked_again.contains(&message.packet_id);
+        let is_asked = |message: &&Inflight| client.has_asked_again(message.packet_id);
         let unreleased = client.inflight().filter(|message| message.phase != Phase::Released);
         let messages: Vec<Inflight> = unreleased.filter(is_source).filter(is_asked).cloned().collect();
         let text = table.codec.text(event.body.key(), key_text);

@@ -136,7 +136,7 @@ impl MqttSession {
         }
         self.saves.next_us = context.ticks_us() + SAVE_INTERVAL_US;
         if session_present {
-            self.resuming = Some(joining.subscribed);
+            self.resuming = Some(joining.subscribed.into());
         }
         if self.is_kept() || self.will.is_some() {
             self.save(context);
@@ -169,7 +169,7 @@ impl MqttSession {
             number: self.number,
             expiry_s: self.expiry_s,
             ended_ms,
-            will: self.will.clone(),
+            will: self.will.as_deref().cloned(),
             subscriptions: self.stored_subscriptions(context),
             progress,
         }
@@ -204,7 +204,7 @@ impl MqttSession {
         self.saves.done = self.saves.begun;
         let more = context.shard.outboxes.saved(context.connection);
         if let Some(subscribed) = self.resuming.take() {
-            self.go_on(context, subscribed);
+            self.go_on(context, subscribed.into());
         }
         if std::mem::take(&mut self.saves.again) || more {
             self.save(context);
@@ -234,11 +234,11 @@ impl MqttSession {
         }
         let now_ms = context.shard.now_us() / 1000;
         let mut waiting = None;
-        if let Some(will) = self.will.take() {
+        if let Some(will) = self.will.take().map(|will| *will) {
             if will.delay_s == 0 || !self.is_durable() {
                 context.shard.submit(will.into_write(now_ms)); // [MQTT-3.1.2-8]
             } else {
-                self.will = Some(will.clone());
+                self.will = Some(Box::new(will.clone()));
                 let until_s = self.expiry_s.unwrap_or(u32::MAX); // not later than the session ends [MQTT-3.1.3-9]
                 waiting = Some(shards::session::Will { delay_s: will.delay_s.min(until_s), ..will });
             }
@@ -251,7 +251,7 @@ impl MqttSession {
         } else if self.saves.is_stored && had_session {
             context.shard.discard_session(&self.client_id, self.number);
         }
-        for (_, own) in self.subscriptions.drain() {
+        for (_, own) in std::mem::take(&mut self.subscriptions) {
             context.shard.unsubscribe(own.reference);
         }
         if !self.client_id.is_empty() {

@@ -14,13 +14,14 @@ use super::resume::{Joining, Saves};
 use super::subscribe::{Own, Replying};
 use crate::protocol::format::Format;
 use crate::protocol::{Context, Credentials, Flow, Session, explain};
+use litemap::LiteMap;
 use shards::client::Phase;
 use shards::command::{Completion, Outcome, Refusal};
 use shards::counters::Counter;
 use shards::limits::{CONNECT_BYTES_MAX, INFLIGHT_MAX, KEY_BYTES_MAX};
 use shards::session::Will;
 use shards::subscription::SubscriptionRef;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use tracing::{debug, info};
 
 /// How long a connection may take to its CONNECT.
@@ -62,7 +63,7 @@ pub struct MqttSession {
     pub(super) number: u64,
     /// How long the session outlives its connection, in seconds; `None`: for ever.
     pub(super) expiry_s: Option<u32>,
-    pub(super) will: Option<Will>,
+    pub(super) will: Option<Box<Will>>,
     keep_alive_us: u64,
     last_packet_us: u64,
     /// A packet has begun to arrive: when, and when it must be complete.
@@ -70,9 +71,9 @@ pub struct MqttSession {
     packet_due_us: u64,
     pub(super) joining: Option<Box<Joining>>,
     /// Subscriptions of a session that was taken up and goes on when it has been saved.
-    pub(super) resuming: Option<Vec<SubscriptionRef>>,
+    pub(super) resuming: Option<Box<[SubscriptionRef]>>,
     pub(super) saves: Saves,
-    pub(super) subscriptions: HashMap<Box<str>, Own>,
+    pub(super) subscriptions: LiteMap<Box<str>, Own>,
     /// One of them leaves out what the session itself publishes.
     pub(super) has_no_local: bool,
     pub(super) replying: Option<Box<Replying>>,
@@ -82,7 +83,7 @@ pub struct MqttSession {
     /// The tag of the write that the first of `owed` waits for.
     pub(super) first_tag: u64,
     /// Packet identifiers of QoS 2 messages that were taken and are not released, and the shards that took them.
-    pub(super) received: HashMap<u16, u16>,
+    pub(super) received: BTreeMap<u16, u16>,
     /// Messages at QoS 1 and 2 whose exchange is not complete.
     pub(super) unfinished: usize,
     pub(super) wants_problem_information: bool,
@@ -133,13 +134,13 @@ impl MqttSession {
             joining: None,
             resuming: None,
             saves: Saves::default(),
-            subscriptions: HashMap::new(),
+            subscriptions: LiteMap::new(),
             has_no_local: false,
             replying: None,
             aliases: Vec::new(),
             owed: VecDeque::new(),
             first_tag: 0,
-            received: HashMap::new(),
+            received: BTreeMap::new(),
             unfinished: 0,
             wants_problem_information: true,
             stopping: false,
@@ -252,7 +253,7 @@ impl MqttSession {
         }
         if let Some(will) = &connect.will {
             match self.will_of(context, will) {
-                Ok(will) => self.will = Some(will),
+                Ok(will) => self.will = Some(Box::new(will)),
                 Err(goodbye) => {
                     return Ok(self.refuse(context, goodbye.code, return_code::SERVER_UNAVAILABLE, &goodbye.text));
                 }

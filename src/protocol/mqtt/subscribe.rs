@@ -9,6 +9,7 @@ use crate::protocol::frames::{Encoding, Protocol};
 use crate::protocol::framing::Framing;
 use crate::protocol::query::{self, Parameters};
 use crate::protocol::{Context, Flow};
+use litemap::LiteMap;
 use shards::log::Position;
 use shards::query::Query;
 use shards::session::StoredSubscription;
@@ -118,7 +119,7 @@ impl MqttSession {
         own.reference = self.open(context, &own, (targets, group), live, snapshot, since);
         let subscription = own.reference;
         self.has_no_local |= own.no_local;
-        self.subscriptions.insert(filter.filter.into(), own);
+        self.keep(filter.filter.into(), own);
         if let Some(replaced) = existing {
             context.shard.unsubscribe(replaced); // the new one hears already [MQTT-3.8.4-3]
         }
@@ -181,7 +182,7 @@ impl MqttSession {
         own.reference = self.open(context, &own, targets, query, stored.is_unfinished, Some(since));
         let subscription = own.reference;
         self.has_no_local |= own.no_local;
-        self.subscriptions.insert(stored.filter.clone(), own);
+        self.keep(stored.filter.clone(), own);
         Some(subscription)
     }
 
@@ -237,6 +238,13 @@ impl MqttSession {
             context.shard.start(subscription);
         }
         Flow::Continue
+    }
+
+    fn keep(&mut self, filter: Box<str>, own: Own) {
+        if self.subscriptions.is_empty() {
+            self.subscriptions = LiteMap::with_capacity(1); // most clients have just one
+        }
+        self.subscriptions.insert(filter, own);
     }
 
     /// What is stored of the subscriptions.
