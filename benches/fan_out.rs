@@ -17,7 +17,7 @@ fn fan_out(criterion: &mut Criterion) {
     for (name, protocol, qos, events) in mqtt.into_iter().chain(others) {
         let mut group = criterion.benchmark_group(format!("fan_out/{name}qos {qos}, {events} events a turn"));
         for subscribers in [1, 100, 1_000, 10_000] {
-            let mut world = World::new(subscribers, qos, protocol);
+            let mut world = World::new(1, subscribers, qos, protocol);
             let sent = world.turn(events, qos);
             assert_eq!(sent % subscribers as usize, 0, "all are sent the same");
             let frame_bytes = sent as f64 / f64::from(subscribers) / f64::from(events);

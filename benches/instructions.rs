@@ -92,7 +92,7 @@ fn to_json() -> Work {
 }
 
 fn turn(subscribers: u32, operation: Operation, events: u16, qos: u8) -> Work {
-    let mut world = World::new(subscribers, qos, Protocol::MqttV4);
+    let mut world = World::new(1, subscribers, qos, Protocol::MqttV4);
     Box::new(move || {
         black_box(world.turn_of(operation, events, qos));
     })

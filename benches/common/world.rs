@@ -1,4 +1,4 @@
-//! A shard with subscribers and without sockets or disk, driven by hand.
+//! Shards without sockets or disk, driven by hand: what is published at the first has its subscribers at the last.
 
 use shards::client::{Client, Phase};
 use shards::command::{Completion, ConnectionRef, Operation, Write};
@@ -6,6 +6,7 @@ use shards::event::{Body, Terms};
 use shards::key::KeyCodec;
 use shards::limits::{INFLIGHT_MAX, Limits};
 use shards::link::{Wake, mesh};
+use shards::scan::owner;
 use shards::schema::{Export, TableDef, TableId};
 use shards::shard::{Parts, Shard};
 use shards::storage::{Directory, StorageCompletion, StorageRequest};
@@ -25,8 +26,7 @@ pub const TABLE: TableId = TableId(0);
 const WINDOW: u16 = 64;
 
 pub struct World {
-    shard: Shard,
-    directory: Directory,
+    shards: Vec<(Shard, Directory)>,
     _folder: tempfile::TempDir,
     connections: Vec<ConnectionRef>,
     key: Vec<u8>,
@@ -37,43 +37,43 @@ pub struct World {
 }
 
 impl World {
-    /// A shard with this many subscribers of one table.
-    pub fn new(subscribers: u32, qos: u8, protocol: Protocol) -> World {
+    /// So many shards with this many subscribers of one table.
+    pub fn new(count: u16, subscribers: u32, qos: u8, protocol: Protocol) -> World {
         let definition = TableDef {
             exports: vec![Export { path: "T".into(), rest: true, sse: true, ws: true, mqtt: true }],
             ..TableDef::new("T")
         };
-        let links = mesh(&[Arc::new(Nobody) as Arc<dyn Wake>]).remove(0);
+        let wakes: Vec<_> = (0..count).map(|_| Arc::new(Nobody) as Arc<dyn Wake>).collect();
         let tables = [(TABLE, Arc::new(definition))];
-        let encoder = Box::new(FrameEncoder::new(false));
-        let parts = Parts { index: 0, limits: Limits::default(), tables: &tables, links, encoder, salt: 1, now_us: 1 };
         let folder = tempfile::tempdir().unwrap();
-        let directory = Directory::open(folder.path()).unwrap();
-        let (shard, _) = Shard::open(parts, &directory).unwrap();
+        let open = |(index, links): (u16, _)| {
+            let encoder = Box::new(FrameEncoder::new(false));
+            let parts = Parts { index, limits: Limits::default(), tables: &tables, links, encoder, salt: 1, now_us: 1 };
+            let directory = Directory::open(&folder.path().join(index.to_string())).unwrap();
+            (Shard::open(parts, &directory).unwrap().0, directory)
+        };
+        let shards = (0..).zip(mesh(&wakes)).map(open).collect();
         let json = format!(r#"{{"temp":21.5,"location":"hall 4","note":"{}"}}"#, "x".repeat(85));
         assert_eq!(json.len(), 128);
         let mut document = Vec::new();
         Decoder::default().decode(Format::Json, json.as_bytes(), &mut document).unwrap();
         let (connections, dirty) = (Vec::new(), Vec::new());
-        let mut key = Vec::new();
-        KeyCodec::Auto.encode_text("k/1", &mut key).unwrap();
-        let mut world = World {
-            key,
-            shard,
-            directory,
-            _folder: folder,
-            connections,
-            document,
-            now_us: 1,
-            dirty,
-            next_packet_id: 1,
+        // The record belongs to the shard at which it is published.
+        let key = |number: u32| {
+            let mut key = Vec::new();
+            KeyCodec::Auto.encode_text(&format!("k/{number}"), &mut key).unwrap();
+            key
         };
+        let key = (1..).map(key).find(|key| owner(TABLE, key, usize::from(count)) == 0).unwrap();
+        let mut world =
+            World { key, shards, _folder: folder, connections, document, now_us: 1, dirty, next_packet_id: 1 };
         let encoding = Encoding { protocol, format: Format::Json }.code();
+        let (last, _) = world.shards.last_mut().unwrap();
         for index in 0..subscribers {
-            let connection = ConnectionRef { shard: 0, index, generation: 1 };
-            world.shard.outboxes.open(connection);
-            world.shard.outboxes.attach(connection, Client::new(WINDOW, false));
-            world.shard.subscribe(Request {
+            let connection = ConnectionRef { shard: count - 1, index, generation: 1 };
+            last.outboxes.open(connection);
+            last.outboxes.attach(connection, Client::new(WINDOW, false));
+            last.subscribe(Request {
                 qos,
                 snapshot: false,
                 ..Request::new(
@@ -84,7 +84,7 @@ impl World {
             });
             world.connections.push(connection);
         }
-        world.turn(0, 0);
+        (0..3).for_each(|_| _ = world.turn(0, 0)); // a subscription is asked for, confirmed, and begins
         world
     }
 
@@ -95,50 +95,66 @@ impl World {
 
     pub fn turn_of(&mut self, operation: Operation, events: u16, qos: u8) -> usize {
         self.now_us += 10;
-        self.shard.begin_turn(self.now_us, self.now_us);
+        let mut sent = 0;
+        for at in 0..self.shards.len() {
+            sent += self.turn_at(at, operation, if at == 0 { events } else { 0 }, qos);
+        }
+        if qos > 0 {
+            for _ in 0..events {
+                self.acknowledge(qos);
+            }
+        }
+        sent
+    }
+
+    fn turn_at(&mut self, at: usize, operation: Operation, events: u16, qos: u8) -> usize {
+        let (shard, directory) = &mut self.shards[at];
+        shard.begin_turn(self.now_us, self.now_us);
+        shard.receive();
         for _ in 0..events {
             let body = Body::new(&self.key, &self.document);
-            self.shard.submit(Write { terms: Terms { qos, ..Terms::default() }, ..Write::new(operation, TABLE, body) });
+            shard.submit(Write { terms: Terms { qos, ..Terms::default() }, ..Write::new(operation, TABLE, body) });
         }
-        while let Some(request) = self.shard.storage_request() {
+        while let Some(request) = shard.storage_request() {
             let completion = match request {
-                StorageRequest::Create { .. } => request.run(&self.directory),
+                StorageRequest::Create { .. } => request.run(directory),
                 // The disk only claims to have it: what is measured here is the engine.
                 StorageRequest::Commit { .. } => StorageCompletion::Committed(Ok(())),
                 StorageRequest::Mark { .. } | StorageRequest::Job(_) => continue,
             };
-            self.shard.storage_complete(completion).unwrap();
+            shard.storage_complete(completion).unwrap();
         }
-        while let Some(completion) = self.shard.completion() {
+        while let Some(completion) = shard.completion() {
             match completion {
-                Completion::Subscribed { subscription, .. } => self.shard.start(subscription),
+                Completion::Subscribed { subscription, .. } => shard.start(subscription),
                 other => panic!("unexpected: {other:?}"),
             }
         }
         let mut sent = 0;
         self.dirty.clear();
-        self.shard.outboxes.take_dirty(&mut self.dirty);
+        shard.outboxes.take_dirty(&mut self.dirty);
         for &index in &self.dirty {
-            if let Some(buffer) = self.shard.outboxes.take(index) {
+            if let Some(buffer) = shard.outboxes.take(index) {
                 sent += buffer.len();
-                self.shard.outboxes.sent(self.connections[index as usize], buffer);
+                shard.outboxes.sent(self.connections[index as usize], buffer);
             }
         }
-        if qos > 0 {
-            for _ in 0..events {
-                let id = self.next_packet_id;
-                for &connection in &self.connections {
-                    if qos == 1 {
-                        assert!(self.shard.acknowledge(connection, id, Phase::AtLeastOnce));
-                    } else {
-                        assert!(self.shard.outboxes.client(connection).is_some_and(|client| client.release(id)));
-                        assert!(self.shard.acknowledge(connection, id, Phase::Released));
-                    }
-                }
-                self.next_packet_id = self.next_packet_id % INFLIGHT_MAX as u16 + 1;
-            }
-        }
-        self.shard.end_turn();
+        shard.end_turn();
         sent
+    }
+
+    /// Every subscriber acknowledges its next message.
+    fn acknowledge(&mut self, qos: u8) {
+        let (shard, _) = self.shards.last_mut().unwrap();
+        let id = self.next_packet_id;
+        for &connection in &self.connections {
+            if qos == 1 {
+                assert!(shard.acknowledge(connection, id, Phase::AtLeastOnce));
+            } else {
+                assert!(shard.outboxes.client(connection).is_some_and(|client| client.release(id)));
+                assert!(shard.acknowledge(connection, id, Phase::Released));
+            }
+        }
+        self.next_packet_id = self.next_packet_id % INFLIGHT_MAX as u16 + 1;
     }
 }

@@ -122,47 +122,51 @@ struct Again {
     asked: Vec<u16>,
 }
 
+/// Fan-out goes from one client to the next: what it looks at stands first, in one line of the cache.
+#[repr(C)]
 pub struct Client {
     /// Messages that may be in flight: the client's receive maximum.
     window: u16,
-    /// Bit per packet identifier in use; made for the first.
-    used: Option<Box<[u64; INFLIGHT_MAX / 64]>>,
+    /// The packet identifier that is tried next.
     next: u16,
-    inflight: VecDeque<Inflight>,
-    behind: Vec<Behind>,
-    /// Its subscriptions, by their number at this shard.
-    pub subscriptions: Vec<u32>,
+    /// It may be sent messages: its CONNACK has been written.
+    pub has_begun: bool,
     /// It acknowledges nothing (SSE, WebSocket): when it falls behind it is given the newest states.
     pub is_stream: bool,
-    /// Events that were left out for it since it was last told of that.
-    pub skipped: u64,
-    /// A stream that wants to be told no more often than so.
-    pub pace: Option<Box<Pace>>,
     /// Its session outlives the connection: what QoS 2 promises must be on disk before it is said.
     pub is_durable: bool,
-    /// Frames that wait for that.
+    /// It had no room for something that a group wanted to give it.
+    pub has_refused: bool,
+    /// A resumption has been told that something is missing.
+    pub is_gone: bool,
+    /// What its frames are encoded as, where no subscription says so.
+    pub encoding: u8,
+    /// Topic aliases that it takes (MQTT 5 §3.3.2.3.4).
+    pub alias_maximum: u16,
+    /// Answers that a resumption still waits for.
+    pub checks: u16,
+    /// Bit per packet identifier in use; made for the first.
+    used: Option<Box<[u64; INFLIGHT_MAX / 64]>>,
+    inflight: VecDeque<Inflight>,
+    /// A stream that wants to be told no more often than so.
+    pub pace: Option<Box<Pace>>,
+    behind: Vec<Behind>,
+    /// Rises with whatever changes [`Progress`].
+    pub changes: u64,
+    /// Frames that wait until the session has been saved.
     pub held: Vec<u8>,
     /// Part of `held` that the save under way covers.
     pub covered: usize,
-    /// Rises with whatever changes [`Progress`].
-    pub changes: u64,
-    /// What its frames are encoded as, where no subscription says so.
-    pub encoding: u8,
-    /// Topic aliases that it takes, and those that it knows (MQTT 5 §3.3.2.3.4).
-    pub alias_maximum: u16,
+    /// Its subscriptions, by their number at this shard.
+    pub subscriptions: Vec<u32>,
+    /// Events that were left out for it since it was last told of that.
+    pub skipped: u64,
+    /// Topic aliases that it knows.
     aliases: Option<Box<Aliases>>,
-    /// It may be sent messages: its CONNACK has been written.
-    pub has_begun: bool,
     /// Names its session.
     pub session: u64,
     /// What was in flight when the session was taken up; none if nothing was.
     again: Option<Box<Again>>,
-    /// It had no room for something that a group wanted to give it.
-    pub has_refused: bool,
-    /// Answers that a resumption still waits for.
-    pub checks: u16,
-    /// One of them has said that something is missing.
-    pub is_gone: bool,
 }
 
 impl Client {

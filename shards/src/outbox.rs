@@ -197,6 +197,7 @@ pub struct Splice {
 
 /// All that one send carries. The reactor owns it until the send is complete, then gives it back.
 #[derive(Default)]
+#[repr(C)]
 pub struct SendBuffer {
     /// If it is there it is all there is: the same bytes for many connections.
     pub shared: Option<Arc<[u8]>>,
@@ -224,6 +225,27 @@ impl SendBuffer {
         }
     }
 
+    /// Its pieces from the byte `from` on, in order.
+    pub fn pieces<'a>(&'a self, mut from: usize, mut body: impl FnMut(&'a [u8])) {
+        let mut add = |slice: &'a [u8]| {
+            let skip = from.min(slice.len());
+            from -= skip;
+            if skip < slice.len() {
+                body(&slice[skip..]);
+            }
+        };
+        if let Some(shared) = &self.shared {
+            return add(shared);
+        }
+        let mut at = 0;
+        for splice in &self.splices {
+            add(&self.bytes[at..splice.at]);
+            add(&splice.bytes);
+            at = splice.at;
+        }
+        add(&self.bytes[at..]);
+    }
+
     /// More is to come behind shared bytes: from here on they are its own.
     fn own(&mut self, pool: &mut Vec<Vec<u8>>) {
         if self.bytes.capacity() == 0 {
@@ -235,7 +257,10 @@ impl SendBuffer {
     }
 }
 
+/// Fan-out goes from one to the next: what it looks at as a rule stands in the first line of the cache, with the shared
+/// bytes of what waits.
 #[derive(Default)]
+#[repr(C)]
 struct Outbox {
     generation: u32,
     open: bool,
@@ -244,18 +269,20 @@ struct Outbox {
     in_flight: bool,
     /// Somebody waits for room here.
     stalled: bool,
-    waiting: SendBuffer,
-    /// Bytes in `waiting`, held for the disk and in flight.
-    bytes: usize,
     /// Its client is behind: see there whether an event is to be left out.
     is_behind: bool,
     /// Its client has a pace.
     is_paced: bool,
+    /// Its bytes are counted as sent: it speaks MQTT.
+    is_counted: bool,
+    /// Bytes in `waiting`, held for the disk and in flight.
+    bytes: usize,
+    in_flight_bytes: usize,
     /// Longer frames are left out, as the client asked; 0: no limit.
     frame_bytes_max: usize,
-    in_flight_bytes: usize,
     /// Of a connection that acknowledges.
     client: Option<Box<Client>>,
+    waiting: SendBuffer,
 }
 
 /// The outboxes of a shard, by connection index.
@@ -335,6 +362,7 @@ impl Outboxes {
         if let Some(outbox) = self.get(connection) {
             outbox.is_behind = client.is_behind();
             outbox.is_paced = client.pace.is_some();
+            outbox.is_counted = !client.is_stream;
             outbox.client = Some(Box::new(client));
         }
     }
@@ -538,8 +566,9 @@ impl Outboxes {
                 }
                 continue;
             }
+            let is_idle = outbox.bytes == 0;
             outbox.bytes += shared.len();
-            if outbox.waiting.is_empty() {
+            if is_idle || outbox.waiting.is_empty() {
                 outbox.waiting.shared = Some(shared.clone());
             } else {
                 outbox.waiting.own(&mut self.pool);
@@ -693,13 +722,17 @@ impl Outboxes {
     /// What is to be sent now; `None` while a send is in flight or where nothing waits.
     pub fn take(&mut self, index: u32) -> Option<SendBuffer> {
         let outbox = self.boxes.get_mut(index as usize)?;
-        if !outbox.open || outbox.in_flight || outbox.waiting.is_empty() {
+        if !outbox.open || outbox.in_flight {
             return None;
         }
+        let buffer = match outbox.waiting.shared.take() {
+            Some(shared) => SendBuffer { shared: Some(shared), ..SendBuffer::default() },
+            None if outbox.waiting.is_empty() => return None,
+            None => std::mem::take(&mut outbox.waiting),
+        };
         outbox.in_flight = true;
-        let buffer = std::mem::take(&mut outbox.waiting);
         outbox.in_flight_bytes = buffer.len();
-        if outbox.client.as_ref().is_some_and(|client| !client.is_stream) {
+        if outbox.is_counted {
             self.counters[Counter::BytesSent] += outbox.in_flight_bytes as u64;
         }
         Some(buffer)
@@ -713,7 +746,7 @@ impl Outboxes {
         outbox.in_flight = false;
         outbox.bytes -= outbox.in_flight_bytes;
         outbox.in_flight_bytes = 0;
-        let more = !outbox.waiting.is_empty();
+        let more = outbox.bytes > 0 && !outbox.waiting.is_empty();
         let stalled = std::mem::take(&mut outbox.stalled);
         if more {
             self.mark(connection.index);

@@ -4,7 +4,7 @@
 //! the end of them, so an edge is never lost to a pause or to a budget. Received bytes lie in one arena that is used
 //! from the start again after every [`Reactor::recycle`]. A write to disk blocks, so one helper thread does it.
 
-use super::{AcceptRate, Commit, Completion, EventFd, Reactor, Received, Slot, accepts, pieces, shutdown};
+use super::{AcceptRate, Commit, Completion, EventFd, Reactor, Received, Slot, accepts, shutdown};
 use mio::net::{TcpListener, TcpStream};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -353,7 +353,7 @@ fn write_some(stream: &mut TcpStream, sending: &mut Sending) -> Progress {
             stream.write(&bytes[sending.sent..])
         } else {
             let mut slices = Vec::with_capacity(2 * sending.buffer.splices.len() + 1);
-            pieces(&sending.buffer, sending.sent, |piece| slices.push(IoSlice::new(piece)));
+            sending.buffer.pieces(sending.sent, |piece| slices.push(IoSlice::new(piece)));
             // It takes as many slices as the system allows. Rust programs ignore SIGPIPE.
             stream.write_vectored(&slices)
         };

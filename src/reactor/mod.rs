@@ -256,27 +256,6 @@ fn shutdown(fd: i32, how: i32) {
     unsafe { libc::shutdown(fd, how) };
 }
 
-/// The pieces of a send from its byte `from` on, in order.
-pub fn pieces<'a>(buffer: &'a SendBuffer, mut from: usize, mut body: impl FnMut(&'a [u8])) {
-    let mut add = |slice: &'a [u8]| {
-        let skip = from.min(slice.len());
-        from -= skip;
-        if skip < slice.len() {
-            body(&slice[skip..]);
-        }
-    };
-    if let Some(shared) = &buffer.shared {
-        add(shared);
-    }
-    let mut at = 0;
-    for splice in &buffer.splices {
-        add(&buffer.bytes[at..splice.at]);
-        add(&splice.bytes);
-        at = splice.at;
-    }
-    add(&buffer.bytes[at..]);
-}
-
 /// The cores that this process may run on.
 pub fn allowed_cores() -> Vec<usize> {
     // SAFETY: all zeros is a valid, empty set; the call writes inside it; the macros read inside it.

@@ -4,7 +4,7 @@
 //! the operation's last completion. A slot is given out again only after its receive and its send are both final; user
 //! data carries slot and generation, so that late completions of an earlier connection are told apart.
 
-use super::{AcceptRate, Commit, Completion, EventFd, Reactor, Received, Slot, accepts, peer_of, pieces, shutdown};
+use super::{AcceptRate, Commit, Completion, EventFd, Reactor, Received, Slot, accepts, peer_of, shutdown};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use shards::limits::{ACCEPTS_PER_SECOND, ACCEPTS_PER_TURN, DESCRIPTORS_RETRY_US};
 use shards::outbox::SendBuffer;
@@ -178,6 +178,7 @@ impl Uring {
             .setup_submit_all()
             .setup_single_issuer()
             .setup_defer_taskrun()
+            .setup_taskrun_flag()
             .setup_cqsize(COMPLETIONS)
             .build(SUBMISSIONS)?;
         let buffers = BufferRing::new(&ring)?;
@@ -347,7 +348,7 @@ impl Uring {
             opcode::Send::new(fd, rest.as_ptr(), rest.len() as u32).flags(FLAGS).build()
         } else {
             let mut vector = Vec::new();
-            pieces(&sending.buffer, sending.sent, |piece| {
+            sending.buffer.pieces(sending.sent, |piece| {
                 let base = piece.as_ptr().cast_mut().cast();
                 vector.push(libc::iovec { iov_base: base, iov_len: piece.len() });
             });
@@ -488,6 +489,15 @@ impl Uring {
     fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let result = match timeout {
             None => self.ring.submit_and_wait(1),
+            // Asking the kernel to wait for no time at all would set up a timer; and there may be nothing to ask.
+            Some(Duration::ZERO) => {
+                let queue = self.ring.submission();
+                if queue.is_empty() && !queue.taskrun() && !queue.cq_overflow() {
+                    return Ok(());
+                }
+                drop(queue);
+                self.ring.submit()
+            }
             Some(timeout) => {
                 let time = types::Timespec::from(timeout);
                 let arguments = types::SubmitArgs::new().timespec(&time);

@@ -1,7 +1,6 @@
 //! The TLS of one connection, between its socket and its session: ciphertext in, plaintext out, and back. No socket and
 //! no clock. It holds a buffer only while part of a record waits for the rest, or something is being sent.
 
-use crate::reactor::pieces;
 use rustls::ServerConfig;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
@@ -234,7 +233,7 @@ impl TlsStream {
                 let encrypted = self.drive(&mut |_| {}, |traffic, out| {
                     let Plain { buffer, encrypted, .. } = &mut plain;
                     let mut result = Ok(());
-                    pieces(buffer, from, |piece| {
+                    buffer.pieces(from, |piece| {
                         let piece = &piece[..piece.len().min(end - *encrypted)];
                         if !piece.is_empty() && result.is_ok() {
                             result = encrypt(traffic, piece, out);

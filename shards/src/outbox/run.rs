@@ -120,3 +120,126 @@ impl Run {
         self.streams[..self.used].iter().all(|stream| stream.parts.is_empty())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Encoded, Frames, Outboxes};
+    use super::*;
+    use crate::clock::Version;
+    use crate::command::ConnectionRef;
+    use crate::event::{Body, Terms};
+    use crate::limits::FRAME_SHARE_BYTES_MIN;
+    use crate::schema::TableId;
+
+    const BOUND: usize = 64 << 10;
+
+    struct Toy {
+        outboxes: Outboxes,
+        frames: Frames,
+        list: Subscribers,
+        seq: u64,
+    }
+
+    impl Toy {
+        fn new(subscribers: u32) -> Toy {
+            let (mut outboxes, mut list) = (Outboxes::new(0, BOUND), Subscribers::default());
+            for index in 0..subscribers {
+                outboxes.open(connection(index));
+                list.enter(Subscriber { connection: index, subscription: index, kind: KIND, options: 0, target: 0 });
+            }
+            Toy { outboxes, frames: Frames::default(), list, seq: 0 }
+        }
+
+        /// Delivers an event whose frame is so many times this letter.
+        fn event(&mut self, letter: u8, bytes: usize) {
+            self.seq += 1;
+            let position = Position { epoch: 1, seq: self.seq };
+            let event = Event {
+                kind: EventKind::Message,
+                table: TableId(0),
+                version: Version(self.seq),
+                shard: 0,
+                position,
+                reached: position,
+                terms: Terms::default(),
+                body: Body::new(b"k", b""),
+                previous: None,
+            };
+            let Toy { outboxes, frames, list, .. } = self;
+            frames.clear();
+            outboxes.run.ask(&event);
+            outboxes.run.ask_for(list);
+            if !outboxes.run.is_asked() {
+                outboxes.settle();
+                outboxes.run.turn();
+                list.live().iter().for_each(|subscriber| outboxes.run.add(subscriber, KIND));
+            }
+            outboxes.extend_run(frames, (0, position), |_, out| {
+                out.resize(bytes, letter);
+                Some(Encoded { packet_id_at: None, payload_bytes: Some(1) })
+            });
+        }
+
+        /// What each connection is sent, as letters; all of it is on its way then.
+        fn sent(&mut self) -> Vec<(u32, String)> {
+            let mut dirty = Vec::new();
+            self.outboxes.take_dirty(&mut dirty);
+            let take = |index: u32| {
+                let buffer = self.outboxes.take(index)?;
+                let mut bytes = Vec::new();
+                buffer.pieces(0, |piece| bytes.extend_from_slice(piece));
+                assert_eq!(bytes.len(), buffer.len());
+                bytes.dedup();
+                self.outboxes.sent(connection(index), buffer);
+                Some((index, String::from_utf8(bytes).unwrap()))
+            };
+            dirty.into_iter().filter_map(take).collect()
+        }
+    }
+
+    const KIND: FrameKind = FrameKind { encoding: 0, path: 0, flags: 0 };
+
+    fn connection(index: u32) -> ConnectionRef {
+        ConnectionRef { shard: 0, index, generation: 1 }
+    }
+
+    #[test]
+    fn nobody_can_tell_that_frames_were_held_back() {
+        let mut toy = Toy::new(3);
+        toy.outboxes.set_frame_bytes_max(connection(1), 100);
+        toy.event(b'a', 10);
+        toy.event(b'b', FRAME_SHARE_BYTES_MIN);
+        toy.event(b'c', 10);
+        toy.event(b'd', 200);
+        toy.outboxes.write(connection(2), |out| out.push(b'!'));
+        toy.event(b'e', 10);
+        let expected = [(0, "abcde"), (1, "ace"), (2, "abcd!e")].map(|(index, text)| (index, text.to_owned()));
+        assert_eq!(toy.sent(), expected);
+        toy.event(b'f', 10);
+        toy.list.leave(1);
+        toy.event(b'g', 10);
+        let expected = [(0, "fg"), (1, "f"), (2, "fg")].map(|(index, text)| (index, text.to_owned()));
+        assert_eq!(toy.sent(), expected, "who has left is given what came before");
+        assert_eq!(toy.outboxes.counters[crate::counters::Counter::MessagesSent], 5 + 3 + 5 + 2 + 1 + 2);
+    }
+
+    #[test]
+    fn what_is_shared_is_not_copied_and_the_bound_holds() {
+        let mut toy = Toy::new(2);
+        toy.event(b'a', 10);
+        toy.event(b'b', 10);
+        let mut dirty = Vec::new();
+        toy.outboxes.take_dirty(&mut dirty);
+        let buffers: Vec<_> = dirty.iter().filter_map(|index| toy.outboxes.take(*index)).collect();
+        let address = |at: usize| buffers[at].contiguous().map(<[u8]>::as_ptr);
+        assert_eq!(address(0), address(1));
+        // Neither send comes to its end: what comes waits up to the bound.
+        (0..2 * BOUND / 1000).for_each(|_| toy.event(b'c', 1000));
+        toy.outboxes.settle();
+        assert_eq!(
+            (toy.outboxes.next_overflowed(), toy.outboxes.next_overflowed()),
+            (Some(connection(1)), Some(connection(0)))
+        );
+        assert!(toy.outboxes.bytes(connection(0)) <= BOUND + crate::limits::RUN_BYTES_MAX);
+    }
+}

@@ -144,7 +144,7 @@ fn one_send_after_the_other() {
             let buffer =
                 SendBuffer { bytes: b"0123456789".repeat(100), splices: splices.into(), ..SendBuffer::default() };
             let (mut expected, total) = (Vec::new(), buffer.len());
-            pieces(&buffer, 0, |piece| expected.extend_from_slice(piece));
+            buffer.pieces(0, |piece| expected.extend_from_slice(piece));
             pair.server.give_plain(buffer);
             let mut sends = 0;
             loop {
