@@ -1,7 +1,7 @@
 //! How many instructions the hot paths take, counted by callgrind: the same on a busy machine and on a quiet one, and so
 //! what CI holds them to. `cargo bench --profile dev --bench instructions` compares with `perf/instructions.json` and
 //! fails where a path takes more than [`TOLERANCE`] more; with `-- --write` it writes what it finds there, and a line to
-//! `perf/instructions-history.csv`. `-- --slow PATH` looks at one path, a tenth of whose work is done twice, to show that this is found.
+//! `perf/instructions-history.csv` (`loadgen plot` draws it). `-- --slow PATH` looks at one path, a tenth of whose work is done twice, to show that this is found.
 //!
 //! Figures are those of the development profile, which CI builds anyway; `perf/run` measures release builds.
 
@@ -177,8 +177,8 @@ fn note(found: &Map<String, Value>) {
     };
     let file = perf("instructions-history.csv");
     let paths: Vec<&str> = PATHS.iter().map(|(path, _)| *path).collect();
-    let before = std::fs::read_to_string(&file).unwrap_or_else(|_| format!("date,after,{}\n", paths.join(",")));
+    let before = std::fs::read_to_string(&file).unwrap_or_else(|_| format!("unix_time,after,{}\n", paths.join(",")));
     let counts: Vec<String> = paths.iter().map(|path| found[*path].to_string()).collect();
-    let (date, revision) = (git(&["log", "-1", "--format=%cs"]), git(&["rev-parse", "--short", "HEAD"]));
-    std::fs::write(&file, format!("{before}{date},{revision},{}\n", counts.join(","))).expect("write the history");
+    let (time, revision) = (git(&["log", "-1", "--format=%ct"]), git(&["rev-parse", "--short", "HEAD"]));
+    std::fs::write(&file, format!("{before}{time},{revision},{}\n", counts.join(","))).expect("write the history");
 }

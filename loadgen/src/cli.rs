@@ -40,7 +40,7 @@ enum Command {
 
 #[derive(Args)]
 struct Plot {
-    /// Written by `compare --history`
+    /// Written by `compare --history`, or counts (perf/instructions-history.csv)
     history: PathBuf,
 
     /// Where the plot goes, as SVG

@@ -1,19 +1,23 @@
-//! Comparisons over time, as lines of CSV: when, what, and the ratio with its interval.
+//! Figures over time, as lines of CSV: comparisons (when, what, and the ratio with its interval), or counts (when, after
+//! which revision, and one number for each thing that is counted).
 
 use crate::compare::{Ratio, Row};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 
-/// Its first line.
+/// The first line of comparisons; and how that of counts begins.
 const HEAD: &str = "unix_time,scenario,figure,ratio,low,high,confidence,rounds";
+
+const COUNTS_HEAD: &str = "unix_time,after,";
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     pub unix_time: u64,
-    /// Scenario and figure.
+    /// Scenario and figure, or what is counted.
     pub name: String,
-    pub ratio: Ratio,
+    /// To the baseline; of counts to the oldest one.
+    pub ratio: f64,
 }
 
 /// Adds what the first server was to the last one.
@@ -34,21 +38,37 @@ fn entry(line: &str) -> Option<Entry> {
     let mut fields = line.split(',');
     let unix_time = fields.next()?.parse().ok()?;
     let (scenario, figure) = (fields.next()?, fields.next()?);
-    let mut number = || fields.next()?.parse::<f64>().ok();
-    let (ratio, low, high, confidence) = (number()?, number()?, number()?, number()?);
-    let rounds = fields.next()?.parse().ok()?;
-    Some(Entry {
-        unix_time,
-        name: format!("{scenario}, {figure}"),
-        ratio: Ratio { ratio, low, high, confidence, rounds },
-    })
+    Some(Entry { unix_time, name: format!("{scenario}, {figure}"), ratio: fields.next()?.parse().ok()? })
+}
+
+/// The counts of a line, one for each of `names`.
+fn counts(line: &str, names: &[&str]) -> Option<(u64, Vec<f64>)> {
+    let (time, rest) = line.split_once(',')?;
+    let counts: Vec<f64> = rest.split(',').skip(1).map(|count| count.parse().ok()).collect::<Option<_>>()?;
+    (counts.len() == names.len()).then_some((time.parse().ok()?, counts))
 }
 
 pub fn read(path: &Path) -> Result<Vec<Entry>, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let lines = text.lines().enumerate().skip(1);
-    let problem = |index: usize| format!("{}, line {}: expected {HEAD}", path.display(), index + 1);
-    lines.map(|(index, line)| entry(line).ok_or_else(|| problem(index))).collect()
+    let head = text.lines().next().unwrap_or_default();
+    let lines = || text.lines().enumerate().skip(1);
+    let problem = |index: usize| format!("{}, line {}: expected {head}", path.display(), index + 1);
+    if let Some(names) = head.strip_prefix(COUNTS_HEAD) {
+        let names: Vec<&str> = names.split(',').collect();
+        let rows = lines().map(|(index, line)| counts(line, &names).ok_or_else(|| problem(index)));
+        let rows: Vec<(u64, Vec<f64>)> = rows.collect::<Result<_, _>>()?;
+        let oldest = rows.first().map(|(_, counts)| counts.clone()).unwrap_or_default();
+        let entries = rows.iter().flat_map(|(unix_time, counts)| {
+            let ratios = names.iter().zip(counts.iter().zip(&oldest));
+            ratios.map(|(name, (count, oldest))| Entry {
+                unix_time: *unix_time,
+                name: (*name).to_owned(),
+                ratio: count / oldest,
+            })
+        });
+        return Ok(entries.collect());
+    }
+    lines().map(|(index, line)| entry(line).ok_or_else(|| problem(index))).collect()
 }
 
 #[cfg(test)]
@@ -67,7 +87,10 @@ mod tests {
         }
         let entries = read(&path).expect("valid");
         assert_eq!(entries.len(), 2);
-        assert_eq!((entries[1].name.as_str(), entries[1].ratio), ("pairs, p99", ratio));
+        assert_eq!((entries[1].name.as_str(), entries[1].ratio), ("pairs, p99", 1.25));
+        std::fs::write(&path, "unix_time,after,a,b\n100,x,10,4\n200,y,5,4\n").expect("write");
+        let ratios: Vec<f64> = read(&path).expect("valid").iter().map(|entry| entry.ratio).collect();
+        assert_eq!(ratios, [1.0, 1.0, 0.5, 1.0]);
         std::fs::write(&path, "head\n1,2\n").expect("write");
         assert!(read(&path).expect_err("short").contains("line 2"));
     }

@@ -449,8 +449,10 @@ impl Outboxes {
 
     /// The scans that waited for room.
     pub fn take_stalled(&mut self, connection: ConnectionRef) -> Vec<ScanRef> {
-        let scans = self.get(connection).is_some().then(|| self.stalled_scans.remove(&connection.index));
-        scans.flatten().unwrap_or_default()
+        if self.stalled_scans.is_empty() || self.get(connection).is_none() {
+            return Vec::new();
+        }
+        self.stalled_scans.remove(&connection.index).unwrap_or_default()
     }
 
     /// Whether messages that are delivered at most once are left out.
@@ -525,6 +527,7 @@ impl Outboxes {
             let Some(frame) = frames.get(kind, |out| encode(kind, out)) else { continue };
             if frame.bytes.len() < FRAME_SHARE_BYTES_MIN {
                 stream.add(frame, shard, position);
+                self.run.frames += 1;
                 is_long |= stream.bytes.len() >= RUN_BYTES_MAX;
                 continue;
             }
@@ -542,10 +545,14 @@ impl Outboxes {
     }
 
     /// Ends the run: everyone is given its frames.
+    #[inline]
     pub(crate) fn settle(&mut self) {
-        if self.run.is_empty() {
-            return;
+        if self.run.frames > 0 {
+            self.give();
         }
+    }
+
+    fn give(&mut self) {
         let mut run = std::mem::take(&mut self.run);
         let streams = &run.streams[..run.used];
         let all: Vec<Arc<[u8]>> = streams.iter().map(|stream| stream.bytes.as_slice().into()).collect();
@@ -581,6 +588,7 @@ impl Outboxes {
             self.mark(connection);
         }
         run.streams.iter_mut().for_each(run::Stream::clear);
+        run.frames = 0;
         self.run = run;
     }
 
@@ -739,8 +747,7 @@ impl Outboxes {
     }
 
     /// A send is complete. True: somebody had been waiting for room.
-    pub fn sent(&mut self, connection: ConnectionRef, mut buffer: SendBuffer) -> bool {
-        drop((buffer.shared.take(), std::mem::take(&mut buffer.splices)));
+    pub fn sent(&mut self, connection: ConnectionRef, buffer: SendBuffer) -> bool {
         self.recycle(buffer.bytes);
         let Some(outbox) = self.get(connection) else { return false };
         outbox.in_flight = false;

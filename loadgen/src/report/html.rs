@@ -160,16 +160,16 @@ pub fn over_time(entries: &[Entry]) -> String {
     names.dedup();
     let times = || entries.iter().map(|entry| entry.unix_time);
     let (first, last) = (times().min().unwrap_or(0), times().max().unwrap_or(1));
-    let high = entries.iter().map(|entry| entry.ratio.ratio).fold(1.0, f64::max) * 1.1;
+    let high = entries.iter().map(|entry| entry.ratio).fold(1.0, f64::max) * 1.1;
     let at = |time: u64| (time - first) as f64 / (last - first).max(1) as f64;
     let lines = names.iter().map(|name| {
         let own = entries.iter().filter(|entry| entry.name == *name);
-        let points = own.map(|entry| (at(entry.unix_time), entry.ratio.ratio / high)).collect();
+        let points = own.map(|entry| (at(entry.unix_time), entry.ratio / high)).collect();
         Line { name: (*name).to_owned(), points }
     });
     let days = (last - first) as f64 / 86_400.0;
     let plot = Plot {
-        title: "Ratio to the baseline, over time",
+        title: "Ratio to the baseline (of counts: to the oldest), over time",
         lines: lines.collect(),
         across: (0..=4)
             .map(|step| (f64::from(step) / 4.0, format!("day {:.1}", days * f64::from(step) / 4.0)))

@@ -64,6 +64,8 @@ pub(crate) struct Run {
     pub(super) streams: Vec<Stream>,
     /// Streams of this run; others are kept for their memory.
     pub(super) used: usize,
+    /// In all of them.
+    pub(super) frames: usize,
 }
 
 impl Run {
@@ -114,10 +116,6 @@ impl Run {
 
     pub fn give_apart(&mut self, apart: Vec<Subscriber>) {
         self.apart = apart;
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.streams[..self.used].iter().all(|stream| stream.parts.is_empty())
     }
 }
 
