@@ -558,6 +558,9 @@ impl Outboxes {
         let all: Vec<Arc<[u8]>> = streams.iter().map(|stream| stream.bytes.as_slice().into()).collect();
         for &Member { connection, stream } in &run.members {
             let (stream, shared) = (&streams[stream as usize], &all[stream as usize]);
+            if shared.is_empty() {
+                continue; // events that this encoding has no frames for
+            }
             let Some(outbox) = self.boxes.get_mut(connection as usize).filter(|own| own.open && !own.overflowed) else {
                 continue;
             };

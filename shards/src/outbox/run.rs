@@ -143,7 +143,8 @@ mod tests {
             let (mut outboxes, mut list) = (Outboxes::new(0, BOUND), Subscribers::default());
             for index in 0..subscribers {
                 outboxes.open(connection(index));
-                list.enter(Subscriber { connection: index, subscription: index, kind: KIND, options: 0, target: 0 });
+                let kind = FrameKind { encoding: if index == SILENT { 1 } else { 0 }, path: 0, flags: 0 };
+                list.enter(Subscriber { connection: index, subscription: index, kind, options: 0, target: 0 });
             }
             Toy { outboxes, frames: Frames::default(), list, seq: 0 }
         }
@@ -170,9 +171,12 @@ mod tests {
             if !outboxes.run.is_asked() {
                 outboxes.settle();
                 outboxes.run.turn();
-                list.live().iter().for_each(|subscriber| outboxes.run.add(subscriber, KIND));
+                list.live().iter().for_each(|subscriber| outboxes.run.add(subscriber, subscriber.kind));
             }
-            outboxes.extend_run(frames, (0, position), |_, out| {
+            outboxes.extend_run(frames, (0, position), |kind, out| {
+                if kind.encoding == 1 {
+                    return None;
+                }
                 out.resize(bytes, letter);
                 Some(Encoded { packet_id_at: None, payload_bytes: Some(1) })
             });
@@ -195,7 +199,8 @@ mod tests {
         }
     }
 
-    const KIND: FrameKind = FrameKind { encoding: 0, path: 0, flags: 0 };
+    /// A connection whose encoding has no frames.
+    const SILENT: u32 = 3;
 
     fn connection(index: u32) -> ConnectionRef {
         ConnectionRef { shard: 0, index, generation: 1 }
@@ -203,7 +208,7 @@ mod tests {
 
     #[test]
     fn nobody_can_tell_that_frames_were_held_back() {
-        let mut toy = Toy::new(3);
+        let mut toy = Toy::new(SILENT + 1);
         toy.outboxes.set_frame_bytes_max(connection(1), 100);
         toy.event(b'a', 10);
         toy.event(b'b', FRAME_SHARE_BYTES_MIN);
