@@ -15,6 +15,7 @@ use shards::command::{Completion, ConnectionRef};
 use shards::outbox::{Outboxes, SendBuffer};
 use shards::shard::Shard;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use tracing::info;
 
@@ -96,7 +97,7 @@ pub struct Connection {
     pub opened_us: u64,
     pub heard: bool,
     /// When the send under way must be complete.
-    pub send_deadline_us: Option<u64>,
+    pub send_deadline_us: Option<NonZeroU64>,
     /// When its place in the wheel comes up; other places that it had count for nothing.
     pub comes_up_us: u64,
 }
@@ -320,10 +321,10 @@ impl Connection {
             State::Open if self.is_handshaking() => self.opened_us + HANDSHAKE_US,
             State::Open => {
                 let session = self.session.as_ref().and_then(|session| session.deadline()).unwrap_or(u64::MAX);
-                session.min(self.send_deadline_us.unwrap_or(u64::MAX))
+                session.min(self.send_deadline_us.map_or(u64::MAX, NonZeroU64::get))
             }
             // What has been said must be able to arrive, however slow the line.
-            State::Draining { since_us } => self.send_deadline_us.unwrap_or(since_us + LINGER_US),
+            State::Draining { since_us } => self.send_deadline_us.map_or(since_us + LINGER_US, NonZeroU64::get),
             State::Lingering { since_us } => since_us + LINGER_US,
             State::Closed => u64::MAX,
         }
@@ -332,7 +333,7 @@ impl Connection {
     /// Its deadline has passed. True: break the connection off.
     pub fn expire(&mut self, around: &mut Surroundings<'_>) -> bool {
         let ticks_us = around.shard.ticks_us();
-        let stalled = self.send_deadline_us.is_some_and(|at| ticks_us >= at);
+        let stalled = self.send_deadline_us.is_some_and(|at| ticks_us >= at.get());
         match self.state {
             State::Open if stalled || self.is_handshaking() => {
                 self.close(around);
@@ -405,7 +406,7 @@ impl Connection {
     /// A send of so many bytes begins.
     pub fn begin_send(&mut self, ticks_us: u64, bytes: usize) -> u64 {
         let deadline_us = ticks_us + SEND_STALL_US + bytes as u64 * 1_000_000 / SEND_BYTES_PER_S;
-        self.send_deadline_us = Some(deadline_us);
+        self.send_deadline_us = NonZeroU64::new(deadline_us);
         deadline_us
     }
 

@@ -56,7 +56,8 @@ pub struct Scenario {
     /// What ends a message's way; left out: deliveries where there are subscribers.
     pub window: Option<Window>,
     /// Messages (or connections, or reads) a second that are sent whatever becomes of them, by all together; 0: as fast
-    /// as the window allows.
+    /// as the window allows. (Reads and connections begin up to a millisecond late, the runtimes' timers being as coarse;
+    /// messages do not.)
     pub rate: f64,
     /// Messages that are due at once, at that rate.
     pub burst: usize,

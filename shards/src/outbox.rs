@@ -263,6 +263,8 @@ impl SendBuffer {
 #[repr(C)]
 struct Outbox {
     generation: u32,
+    /// Longer frames are left out, as the client asked; 0: no limit.
+    frame_bytes_max: u32,
     open: bool,
     dirty: bool,
     overflowed: bool,
@@ -278,11 +280,16 @@ struct Outbox {
     /// Bytes in `waiting`, held for the disk and in flight.
     bytes: usize,
     in_flight_bytes: usize,
-    /// Longer frames are left out, as the client asked; 0: no limit.
-    frame_bytes_max: usize,
     /// Of a connection that acknowledges.
     client: Option<Box<Client>>,
     waiting: SendBuffer,
+}
+
+impl Outbox {
+    /// Whether a frame of this length may be sent.
+    fn takes(&self, bytes: usize) -> bool {
+        self.frame_bytes_max == 0 || bytes <= self.frame_bytes_max as usize
+    }
 }
 
 /// The outboxes of a shard, by connection index.
@@ -387,7 +394,7 @@ impl Outboxes {
     /// Events whose frames are longer are not sent to this connection (MQTT 5 §3.1.2.11.4).
     pub fn set_frame_bytes_max(&mut self, connection: ConnectionRef, bytes: usize) {
         if let Some(outbox) = self.get(connection) {
-            outbox.frame_bytes_max = bytes;
+            outbox.frame_bytes_max = u32::try_from(bytes).unwrap_or(u32::MAX);
         }
     }
 
@@ -463,7 +470,7 @@ impl Outboxes {
 
     /// Whether a frame of this length may be sent to the connection.
     pub fn takes(&mut self, connection: ConnectionRef, bytes: usize) -> bool {
-        self.get(connection).is_some_and(|outbox| outbox.frame_bytes_max == 0 || bytes <= outbox.frame_bytes_max)
+        self.get(connection).is_some_and(|outbox| outbox.takes(bytes))
     }
 
     /// Writes of the protocol itself: acknowledgements, responses. They may use the reserve beyond the bound; who
@@ -564,8 +571,7 @@ impl Outboxes {
             let Some(outbox) = self.boxes.get_mut(connection as usize).filter(|own| own.open && !own.overflowed) else {
                 continue;
             };
-            let is_too_long = outbox.frame_bytes_max != 0 && stream.longest > outbox.frame_bytes_max;
-            if is_too_long || outbox.bytes > self.bytes_max || outbox.is_behind || outbox.is_paced {
+            if !outbox.takes(stream.longest) || outbox.bytes > self.bytes_max || outbox.is_behind || outbox.is_paced {
                 let mut from = 0;
                 for part in &stream.parts {
                     let mut frame = Frame::empty(stream.kind);
@@ -607,7 +613,7 @@ impl Outboxes {
         let Some(outbox) = self.boxes.get_mut(index as usize).filter(|outbox| outbox.open && !outbox.overflowed) else {
             return;
         };
-        if outbox.frame_bytes_max != 0 && frame.bytes.len() > outbox.frame_bytes_max {
+        if !outbox.takes(frame.bytes.len()) {
             return;
         }
         let qos = frame.kind.qos();

@@ -52,7 +52,6 @@ const NO_SLOT: Slot = Slot { index: 0, generation: 0 };
 /// A send under way. Boxed where it has several pieces: the kernel reads the vector while it runs.
 struct Sending {
     buffer: SendBuffer,
-    total: usize,
     sent: usize,
     message: Option<Box<Message>>,
 }
@@ -444,12 +443,12 @@ impl Uring {
         let Some(sending) = &mut connection.sending else { return };
         if result > 0 {
             sending.sent += result as usize;
-            if sending.sent < sending.total {
+            if sending.sent < sending.buffer.len() {
                 return self.push_send(slot);
             }
         }
         let result = match result {
-            0.. if sending.sent == sending.total => Ok(()),
+            0.. if sending.sent == sending.buffer.len() => Ok(()),
             0.. => Err(io::ErrorKind::WriteZero.into()),
             error if -error == libc::EINTR || -error == libc::EAGAIN => return self.push_send(slot),
             error => Err(io::Error::from_raw_os_error(-error)),
@@ -577,8 +576,7 @@ impl Reactor for Uring {
         let Some(connection) = self.connection(slot) else { return };
         // Not only in debug builds: the kernel reads the buffer that would be dropped here.
         assert!(connection.sending.is_none(), "one send per connection");
-        let total = buffer.len();
-        connection.sending = Some(Sending { buffer, total, sent: 0, message: None });
+        connection.sending = Some(Sending { buffer, sent: 0, message: None });
         self.push_send(slot);
     }
 
