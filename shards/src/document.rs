@@ -167,19 +167,73 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Steps over one whole value and gives its bytes.
+    /// Steps over one whole value and gives its bytes. It looks at lengths alone: whoever reads what is in there will
+    /// find what is wrong with it.
     pub fn value(&mut self) -> Option<&'a [u8]> {
         let start = self.at;
         let mut left: u64 = 1;
         while left > 0 {
             left -= 1;
-            match self.next()? {
-                Token::Array(count) => left += u64::from(count),
-                Token::Map(count) => left += 2 * u64::from(count),
-                _ => {}
+            if self.text_bytes().is_some() {
+                continue;
             }
+            let marker = self.number::<1>()?[0];
+            let bytes = match marker {
+                0x00..=0x7f | 0xc0 | 0xc2 | 0xc3 | 0xe0..=0xff => continue,
+                0x80..=0x8f => {
+                    left += 2 * u64::from(marker & 0x0f);
+                    continue;
+                }
+                0x90..=0x9f => {
+                    left += u64::from(marker & 0x0f);
+                    continue;
+                }
+                0xdc => {
+                    left += u64::from(u16::from_be_bytes(self.number()?));
+                    continue;
+                }
+                0xdd => {
+                    left += u64::from(u32::from_be_bytes(self.number()?));
+                    continue;
+                }
+                0xde => {
+                    left += 2 * u64::from(u16::from_be_bytes(self.number()?));
+                    continue;
+                }
+                0xdf => {
+                    left += 2 * u64::from(u32::from_be_bytes(self.number()?));
+                    continue;
+                }
+                0xc4 => usize::from(self.number::<1>()?[0]),
+                0xc5 => usize::from(u16::from_be_bytes(self.number()?)),
+                0xc6 => u32::from_be_bytes(self.number()?) as usize,
+                0xc7 => 1 + usize::from(self.number::<1>()?[0]),
+                0xcc..=0xcf => 1 << (marker - 0xcc),
+                0xd0..=0xd3 => 1 << (marker - 0xd0),
+                0xd4..=0xd8 => 1 + (1 << (marker - 0xd4)),
+                0xca => 4,
+                0xcb => 8,
+                _ => return None,
+            };
+            self.take(bytes)?;
         }
         Some(&self.bytes[start..self.at])
+    }
+
+    /// The bytes of a text, if that is what comes next; else nothing is read. Not checked to be UTF-8: for those who
+    /// compare or copy them.
+    pub fn text_bytes(&mut self) -> Option<&'a [u8]> {
+        let rest = &self.bytes[self.at..];
+        let (head, count): (usize, usize) = match *rest.first()? {
+            marker @ 0xa0..=0xbf => (1, usize::from(marker & 0x1f)),
+            0xd9 => (2, usize::from(*rest.get(1)?)),
+            0xda => (3, usize::from(u16::from_be_bytes(rest.get(1..3)?.try_into().ok()?))),
+            0xdb => (5, u32::from_be_bytes(rest.get(1..5)?.try_into().ok()?) as usize),
+            _ => return None,
+        };
+        let text = rest.get(head..head.checked_add(count)?)?;
+        self.at += head + count;
+        Some(text)
     }
 
     /// The text of a map key.
@@ -193,6 +247,11 @@ impl<'a> Reader<'a> {
 
 /// Whether `bytes` are exactly one well-formed document value, not nested too deep, with text keys.
 pub fn is_well_formed(bytes: &[u8]) -> bool {
+    check(bytes).is_ok()
+}
+
+/// The same; fails with the offset of what is wrong.
+pub fn check(bytes: &[u8]) -> Result<(), usize> {
     fn value(reader: &mut Reader<'_>, depth: usize) -> Option<()> {
         if depth > DOCUMENT_DEPTH_MAX {
             return None;
@@ -207,7 +266,8 @@ pub fn is_well_formed(bytes: &[u8]) -> bool {
         }
     }
     let mut reader = Reader::new(bytes);
-    value(&mut reader, 0).is_some() && reader.position() == bytes.len()
+    let is_whole = value(&mut reader, 0).is_some() && reader.position() == bytes.len();
+    if is_whole { Ok(()) } else { Err(reader.position()) }
 }
 
 /// The value of a top-level attribute.
@@ -215,9 +275,9 @@ pub fn attribute<'a>(document: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let mut reader = Reader::new(document);
     let Token::Map(count) = reader.next()? else { return None };
     for _ in 0..count {
-        let key = reader.key()?;
+        let key = reader.text_bytes()?;
         let value = reader.value()?;
-        if key == name {
+        if key == name.as_bytes() {
             return Some(value);
         }
     }
@@ -249,7 +309,11 @@ pub trait Writer {
     fn write_int(&mut self, value: i64);
     fn write_uint(&mut self, value: u64);
     fn write_float(&mut self, value: f64);
-    fn write_str(&mut self, value: &str);
+    fn write_str(&mut self, value: &str) {
+        self.write_text(value.as_bytes());
+    }
+    /// Bytes that are UTF-8.
+    fn write_text(&mut self, value: &[u8]);
     fn write_bytes(&mut self, value: &[u8]);
     fn write_date(&mut self, value: Date);
     fn write_array(&mut self, count: u32);
@@ -292,14 +356,14 @@ impl Writer for Vec<u8> {
         header(self, 0xcb, &value.to_be_bytes());
     }
 
-    fn write_str(&mut self, value: &str) {
+    fn write_text(&mut self, value: &[u8]) {
         match value.len() {
             count @ 0..=31 => self.push(0xa0 | count as u8),
             count @ 32..=0xff => self.extend_from_slice(&[0xd9, count as u8]),
             count @ 0x100..=0xffff => header(self, 0xda, &(count as u16).to_be_bytes()),
             count => header(self, 0xdb, &(count as u32).to_be_bytes()),
         }
-        self.extend_from_slice(value.as_bytes());
+        self.extend_from_slice(value);
     }
 
     fn write_bytes(&mut self, value: &[u8]) {
@@ -377,12 +441,15 @@ mod tests {
             prop_assert_eq!(reader.next(), Some(Token::Bytes(&bytes)));
             prop_assert_eq!(reader.next(), Some(Token::Date(Date { seconds, nanos })));
             prop_assert_eq!(reader.position(), out.len());
+            let mut lengths = Reader::new(&out);
+            let passed_over: Vec<usize> = (0..6).filter_map(|_| lengths.value().map(<[u8]>::len)).collect();
+            prop_assert_eq!((passed_over.len(), passed_over.iter().sum::<usize>()), (6, out.len()));
         }
 
         #[test]
         fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = is_well_formed(&bytes);
-            let _ = Reader::new(&bytes).value();
+            let passed_over = Reader::new(&bytes).value().map(<[u8]>::len);
+            prop_assert!(!is_well_formed(&bytes) || passed_over == Some(bytes.len()));
             let _ = attribute(&bytes, "a");
             let _ = opaque(&bytes);
         }

@@ -20,6 +20,7 @@ pub mod manifest;
 pub mod outbox;
 pub mod progress;
 pub mod query;
+mod record_key;
 pub mod replay;
 pub mod reshard;
 pub mod ring;

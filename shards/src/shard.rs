@@ -37,6 +37,7 @@ use crate::outbox::{Frames, Outboxes};
 use crate::progress::Progress;
 use crate::query::plan::Plan;
 use crate::query::{Query, Scratch};
+use crate::record_key::RecordKey;
 use crate::replay::ReplayRequest;
 use crate::scan::{Scan, ScanRef};
 use crate::schema::{TableDef, TableId};
@@ -208,7 +209,7 @@ impl Shard {
         let mut rows = Vec::new();
         let mut live: HashMap<(u32, TableId), u64> = HashMap::new();
         let mut current = None;
-        let mut finish = |table: Option<TableId>, rows: &mut Vec<(Box<[u8]>, Entry)>| {
+        let mut finish = |table: Option<TableId>, rows: &mut Vec<(RecordKey, Entry)>| {
             if let Some(id) = table.filter(|_| !rows.is_empty()) {
                 let at = usize::from(id.0);
                 if at >= tables.len() {
@@ -238,7 +239,10 @@ impl Shard {
                 expiries.insert((at_ms, found.version, found.table, found.key.into()));
             }
             let expires = found.expires_ms.is_some();
-            rows.push((found.key.into(), Entry { location, version: found.version, bytes: found.bytes, expires }));
+            rows.push((
+                RecordKey::new(found.key),
+                Entry { location, version: found.version, bytes: found.bytes, expires },
+            ));
             *live.entry((segment, found.table)).or_default() += u64::from(found.bytes);
         });
         progress.add(counted);

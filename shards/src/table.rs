@@ -11,6 +11,7 @@ use crate::live::LiveQueries;
 use crate::log::{Location, Log};
 use crate::query::plan::{Known, Order, Plan};
 use crate::query::{Condition, Query, Scratch, order, values};
+use crate::record_key::{KeyBytes, RecordKey};
 use crate::scan::{Chunk, Row};
 use crate::schema::TableDef;
 use crate::subscription::Subscribers;
@@ -47,7 +48,7 @@ pub struct Table {
     /// `None`: in the log, but no longer declared; its records are kept.
     pub definition: Option<Arc<TableDef>>,
     pub codec: KeyCodec,
-    index: BTreeMap<Box<[u8]>, Entry>,
+    index: BTreeMap<RecordKey, Entry>,
     pub(crate) indexes: Indexes,
     /// Only while something is held back until it is on disk.
     uncommitted: BTreeMap<Box<[u8]>, Uncommitted>,
@@ -80,7 +81,7 @@ impl Table {
 
     /// The newest version of a record.
     pub fn get(&self, key: &[u8]) -> Option<Entry> {
-        self.index.get(key).copied()
+        self.index.get(KeyBytes::new(key)).copied()
     }
 
     /// The version that readers see.
@@ -92,23 +93,23 @@ impl Table {
     }
 
     /// Takes over all records at once, in the order of their keys.
-    pub fn load(&mut self, rows: Vec<(Box<[u8]>, Entry)>) {
+    pub fn load(&mut self, rows: Vec<(RecordKey, Entry)>) {
         self.index = rows.into_iter().collect();
     }
 
     /// Gives what was there before.
     pub fn set(&mut self, key: &[u8], entry: Entry) -> Option<Entry> {
-        match self.index.get_mut(key) {
+        match self.index.get_mut(KeyBytes::new(key)) {
             Some(known) => Some(std::mem::replace(known, entry)),
             None => {
-                self.index.insert(key.into(), entry);
+                self.index.insert(RecordKey::new(key), entry);
                 None
             }
         }
     }
 
     pub fn remove(&mut self, key: &[u8]) -> Option<Entry> {
-        self.index.remove(key)
+        self.index.remove(KeyBytes::new(key))
     }
 
     /// A record has been copied to another place.
@@ -118,7 +119,7 @@ impl Table {
         if let Some(entry) = uncommitted.filter(stands) {
             entry.location = to;
         }
-        match self.index.get_mut(key).filter(stands) {
+        match self.index.get_mut(KeyBytes::new(key)).filter(stands) {
             Some(entry) => {
                 entry.location = to;
                 true
@@ -129,7 +130,12 @@ impl Table {
 
     /// All records, in the order of their keys.
     pub fn entries(&self) -> impl Iterator<Item = (&[u8], Entry)> {
-        self.index.iter().map(|(key, entry)| (&**key, *entry))
+        self.stored_in((Bound::Unbounded, Bound::Unbounded))
+    }
+
+    /// Whether anybody may want to hear of an event.
+    pub fn is_heard(&self) -> bool {
+        !self.subscribers.is_empty() || !self.interest.is_empty()
     }
 
     /// A write that readers do not see yet; `before` is what they saw of the key.
@@ -154,13 +160,13 @@ impl Table {
     /// At most `count` keys behind a key.
     pub fn keys_after(&self, after: &[u8], count: usize) -> Vec<Box<[u8]>> {
         let from = if after.is_empty() { Bound::Unbounded } else { Bound::Excluded(after) };
-        self.index.range::<[u8], _>((from, Bound::Unbounded)).take(count).map(|(key, _)| key.clone()).collect()
+        self.stored_in((from, Bound::Unbounded)).take(count).map(|(key, _)| key.into()).collect()
     }
 
     /// The keys that begin with `prefix`.
     pub fn keys_below(&self, prefix: &[u8]) -> Vec<Box<[u8]>> {
-        let found = self.index.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded)).map(|(key, _)| key);
-        found.take_while(|key| key.starts_with(prefix)).cloned().collect()
+        let found = self.stored_in((Bound::Included(prefix), Bound::Unbounded)).map(|(key, _)| key);
+        found.take_while(|key| key.starts_with(prefix)).map(Into::into).collect()
     }
 
     pub fn len(&self) -> usize {
@@ -174,12 +180,9 @@ impl Table {
     /// The largest key that is a number, where keys may be numbers.
     pub fn largest_integer_key(&self) -> Option<i64> {
         match self.codec {
-            KeyCodec::Integer => self.index.last_key_value().map(|(key, _)| decode_integer(key)),
+            KeyCodec::Integer => self.index.last_key_value().map(|(key, _)| decode_integer(key.bytes())),
             KeyCodec::Auto => {
-                let (key, _) = self
-                    .index
-                    .range::<[u8], _>((Bound::Unbounded, Bound::Excluded(KeyCodec::FIRST_TEXT)))
-                    .next_back()?;
+                let (key, _) = self.stored_in((Bound::Unbounded, Bound::Excluded(KeyCodec::FIRST_TEXT))).next_back()?;
                 let mut scratch = String::new();
                 self.codec.text(key, &mut scratch).parse::<f64>().ok().map(|number| number as i64)
             }
@@ -202,13 +205,22 @@ impl Table {
         Some(key)
     }
 
+    /// The records in a range of keys, in order.
+    fn stored_in<'a>(
+        &'a self,
+        (from, upto): (Bound<&'a [u8]>, Bound<&'a [u8]>),
+    ) -> impl DoubleEndedIterator<Item = (&'a [u8], Entry)> + 'a {
+        let range = (from.map(KeyBytes::new), upto.map(KeyBytes::new));
+        self.index.range::<KeyBytes, _>(range).map(|(key, entry)| (key.bytes(), *entry))
+    }
+
     /// What readers see of the keys in a range, in order.
     fn visible_in<'a>(
         &'a self,
         range: (Bound<&'a [u8]>, Bound<&'a [u8]>),
         descending: bool,
     ) -> Box<dyn Iterator<Item = (&'a [u8], Option<Entry>)> + 'a> {
-        let stored = self.index.range::<[u8], _>(range).map(|(key, entry)| (&**key, Some(*entry)));
+        let stored = self.stored_in(range).map(|(key, entry)| (key, Some(entry)));
         if self.uncommitted.is_empty() {
             return if descending { Box::new(stored.rev()) } else { Box::new(stored) };
         }
@@ -351,11 +363,11 @@ impl Table {
         }
         let from = self.indexes.built_upto().map_or(Bound::Unbounded, Bound::Excluded);
         let read = |entry: Entry| log.read(entry.location).ok().map(|record| record.document.to_vec());
-        let mut versions = Vec::new();
-        let mut upto = None;
-        for (key, entry) in self.index.range::<[u8], _>((from, Bound::Unbounded)).take(count) {
-            versions.extend(read(*entry).map(|document| (key.clone(), document)));
-            upto = Some(key.clone());
+        let mut versions: Vec<(Box<[u8]>, Vec<u8>)> = Vec::new();
+        let mut upto: Option<Box<[u8]>> = None;
+        for (key, entry) in self.stored_in((from, Bound::Unbounded)).take(count) {
+            versions.extend(read(entry).map(|document| (key.into(), document)));
+            upto = Some(key.into());
         }
         let behind = |key: &[u8]| match from {
             Bound::Excluded(from) => key > from,

@@ -60,6 +60,10 @@ pub struct Subject<'a> {
 pub struct Builder {
     entries: Vec<Entry>,
     coerced: Vec<u8>,
+    path: String,
+    /// The properties that were sent are stored as they stand in the sent document, in their order; what is added stands
+    /// behind them.
+    is_verbatim: bool,
 }
 
 /// One top-level property: where its name stands and where its value stands.
@@ -86,10 +90,11 @@ enum Source {
 
 impl Builder {
     /// Appends to `out` the document to store for the `sent` one, or tells all that is wrong with it. `sent` must be a
-    /// well-formed map.
-    pub fn build(&mut self, subject: &Subject<'_>, sent: &[u8], out: &mut Vec<u8>) -> Result<(), Vec<Violation>> {
+    /// well-formed map. True: it is the sent one, byte for byte.
+    pub fn build(&mut self, subject: &Subject<'_>, sent: &[u8], out: &mut Vec<u8>) -> Result<bool, Vec<Violation>> {
         self.entries.clear();
         self.coerced.clear();
+        self.is_verbatim = true;
         let count = |document: &[u8]| match Reader::new(document).next() {
             Some(Token::Map(count)) => count as usize,
             _ => 0,
@@ -110,15 +115,19 @@ impl Builder {
             self.set_key(subject, sent);
             self.set_times(subject, sent);
         }
+        if self.is_verbatim && self.entries.len() == count(sent) {
+            out.extend_from_slice(sent);
+            return Ok(true);
+        }
         self.emit(subject, sent, out);
-        Ok(())
+        Ok(false)
     }
 
     fn read(&mut self, document: &[u8], source: Source) {
         let mut reader = Reader::new(document);
         let Some(Token::Map(count)) = reader.next() else { return };
         for _ in 0..count {
-            let Some(name) = reader.key() else { return };
+            let Some(name) = reader.text_bytes() else { return };
             let end = reader.position();
             let Some(value) = reader.value() else { return };
             let entry = Entry {
@@ -127,8 +136,11 @@ impl Builder {
                 value: Value::Verbatim(reader.position() - value.len()..reader.position()),
             };
             // Of a name given twice the last value counts, as in JavaScript.
-            match self.entries.iter_mut().find(|known| document.get(known.name.clone()) == Some(name.as_bytes())) {
-                Some(known) => *known = entry,
+            match self.entries.iter_mut().find(|known| document.get(known.name.clone()) == Some(name)) {
+                Some(known) => {
+                    *known = entry;
+                    self.is_verbatim = false;
+                }
                 None => self.entries.push(entry),
             }
         }
@@ -153,20 +165,23 @@ impl Builder {
                 Some(Value::Verbatim(range)) => Some(&sent[range.clone()]),
                 _ => None,
             };
-            let mut path = attribute.name.clone();
             match value {
-                None if subject.mode == Mode::Replace => check_absent(attribute, &path, violations),
+                None if subject.mode == Mode::Replace => check_absent(attribute, &attribute.name, violations),
                 None => {}
                 Some(_) if attribute.role == Role::Virtual => {
-                    violations.push(Violation { property: path, rule: Rule::NotAssignable });
+                    violations.push(Violation { property: attribute.name.clone(), rule: Rule::NotAssignable });
                 }
                 Some(value) => {
                     let start = self.coerced.len();
                     let errors = violations.len();
-                    coerce(&attribute.kind, attribute.required, value, &mut path, &mut self.coerced, violations);
+                    let Builder { coerced, path, .. } = self;
+                    path.clear();
+                    path.push_str(&attribute.name);
+                    coerce(&attribute.kind, attribute.required, value, path, coerced, violations);
                     if errors == violations.len() && self.coerced[start..] != *value {
                         let range = start..self.coerced.len();
                         self.entries[found.unwrap_or_default()].value = Value::Coerced(range);
+                        self.is_verbatim = false;
                     } else {
                         self.coerced.truncate(start);
                     }
@@ -187,6 +202,7 @@ impl Builder {
     /// Stored properties keep their places; those that were sent take their values; new ones follow.
     fn merge(&mut self, subject: &Subject<'_>, sent: &[u8]) {
         let Some(previous) = subject.previous else { return };
+        self.is_verbatim = false;
         let mut patch = std::mem::take(&mut self.entries);
         self.read(previous, Source::Previous);
         for entry in &mut self.entries {
@@ -205,13 +221,21 @@ impl Builder {
         }
     }
 
-    /// Replaces the value of a property that is there; tells where it is not.
-    fn replace(&mut self, name: &str, value: Range<usize>, subject: &Subject<'_>, sent: &[u8]) -> bool {
-        let at = self.entries.iter().position(|entry| self.name(entry, subject, sent) == name.as_bytes());
-        if let Some(at) = at {
+    /// Sets a property to a value in `coerced`, in its place where it is there.
+    fn set(&mut self, name: &str, value: Range<usize>, subject: &Subject<'_>, sent: &[u8]) {
+        let Some(at) = self.entries.iter().position(|entry| self.name(entry, subject, sent) == name.as_bytes()) else {
+            return self.append(name, value);
+        };
+        let is_same = match &self.entries[at] {
+            Entry { source: Source::Sent, value: Value::Verbatim(own), .. } => {
+                sent[own.clone()] == self.coerced[value.clone()]
+            }
+            _ => false,
+        };
+        if !is_same {
             self.entries[at].value = Value::Coerced(value);
+            self.is_verbatim = false;
         }
-        at.is_some()
     }
 
     /// The key of the path always wins over the body's (compat §2.4).
@@ -220,10 +244,7 @@ impl Builder {
         let start = self.coerced.len();
         subject.codec.write_value(subject.key, &mut self.coerced);
         let value = start..self.coerced.len();
-        let name = &subject.table.attributes[index].name;
-        if !self.replace(name, value.clone(), subject, sent) {
-            self.append(name, value);
-        }
+        self.set(&subject.table.attributes[index].name, value, subject, sent);
     }
 
     fn set_times(&mut self, subject: &Subject<'_>, sent: &[u8]) {
@@ -242,9 +263,7 @@ impl Builder {
                 _ => continue,
             }
             let value = start..self.coerced.len();
-            if !self.replace(&attribute.name, value.clone(), subject, sent) {
-                self.append(&attribute.name, value);
-            }
+            self.set(&attribute.name, value, subject, sent);
         }
     }
 
@@ -260,10 +279,17 @@ impl Builder {
 
     fn emit(&self, subject: &Subject<'_>, sent: &[u8], out: &mut Vec<u8>) {
         out.write_map(self.entries.len() as u32);
-        for entry in &self.entries {
+        let mut entries = &self.entries[..];
+        if self.is_verbatim {
+            let mut reader = Reader::new(sent);
+            let _ = reader.next(); // how many there are
+            out.extend_from_slice(&sent[reader.position()..]);
+            let added = entries.iter().position(|entry| entry.name == (0..0));
+            entries = &entries[added.unwrap_or(entries.len())..];
+        }
+        for entry in entries {
             if entry.name != (0..0) {
-                let name = self.name(entry, subject, sent);
-                out.write_str(std::str::from_utf8(name).unwrap_or_default());
+                out.write_text(self.name(entry, subject, sent));
             }
             let source = match entry.source {
                 Source::Sent => sent,

@@ -154,7 +154,8 @@ impl Shard {
         previous: Option<Entry>,
         expired_at: Option<u64>,
     ) -> Result<(), Refusal> {
-        let version = self.clock.stamp(self.now_us);
+        let Shard { tables, log, builder, clock, expiries, .. } = self;
+        let version = clock.stamp(self.now_us);
         let key = write.body.key();
         let (record_kind, kind, mode) = match write.operation {
             Operation::Put | Operation::Insert => (RecordKind::Put, EventKind::Put, Mode::Replace),
@@ -162,12 +163,12 @@ impl Shard {
             Operation::Delete => (RecordKind::Delete, EventKind::Delete, Mode::Message),
             Operation::Message => (RecordKind::Message, EventKind::Message, Mode::Message),
         };
-        let table = &mut self.tables[usize::from(write.table.0)];
-        let definition = table.definition.clone().expect("commands name declared tables");
+        let table = &mut tables[usize::from(write.table.0)];
+        let definition = table.definition.as_deref().expect("commands name declared tables");
+        let (durability, deliver) = (definition.durability, definition.deliver);
         let previous_document = previous.is_some().then_some(self.previous.as_slice()).filter(|old| !old.is_empty());
         let subject =
-            Subject { table: &definition, codec: table.codec, key, mode, previous: previous_document, version };
-        let builder = &mut self.builder;
+            Subject { table: definition, codec: table.codec, key, mode, previous: previous_document, version };
         let terms = write.terms;
         let may_expire = definition.may_expire() && record_kind == RecordKind::Put;
         let head = RecordHead {
@@ -180,64 +181,64 @@ impl Shard {
             key,
             properties: write.body.properties(),
         };
-        let placed = self
-            .log
+        let mut is_as_sent = true;
+        let placed = log
             .append(&head, |start, out| match write.body.document() {
                 [] => Ok(terms.expires_ms),
                 sent => {
-                    builder.build(&subject, sent, out)?;
-                    let own = if may_expire { expiry(&definition, version, &out[start..]) } else { None };
+                    is_as_sent = builder.build(&subject, sent, out)?;
+                    let own = if may_expire { expiry(definition, version, &out[start..]) } else { None };
                     Ok([own, terms.expires_ms].into_iter().flatten().min())
                 }
             })
             .map_err(|refused| refused.map_or(Refusal::TooLarge, Refusal::Invalid))?;
-        let document = self.log.read(placed.location).map_or(&[][..], |record| record.document);
-        let body = Body::with_properties(key, write.body.properties(), document);
         let entry =
             Entry { location: placed.location, version, bytes: placed.bytes, expires: placed.expires_ms.is_some() };
         // A message that is to come exactly once must not be heard of and then lost with its receipt: its publisher
         // would send it again. And what comes behind something that waits, waits as well.
         let must_wait = write.receipt.is_some() || !self.held_back.is_empty();
-        let is_delayed = definition.deliver == Deliver::Applied && must_wait;
-        let holds_back = definition.deliver == Deliver::Committed || is_delayed;
+        let is_delayed = deliver == Deliver::Applied && must_wait;
+        let holds_back = deliver == Deliver::Committed || is_delayed;
         // A message changes nothing that readers see.
         if holds_back && kind != EventKind::Message {
             table.hold_back(key, table.get(key));
         }
         let (replaced, after) = match kind {
             EventKind::Put => {
-                self.log.hold(entry.location.segment, write.table, entry.bytes.into());
+                log.hold(entry.location.segment, write.table, entry.bytes.into());
                 (table.set(key, entry), Some(entry))
             }
             EventKind::Delete => (table.remove(key), None),
             EventKind::Message | EventKind::Leave => (None, None),
         };
         if let Some(replaced) = replaced {
-            self.log.release(replaced.location.segment, write.table, replaced.bytes.into());
+            log.release(replaced.location.segment, write.table, replaced.bytes.into());
         }
         // One that has expired was shown to nobody lately.
         let shown = replaced.filter(|_| table.watchers != 0 && !holds_back && previous.is_some());
-        let old = shown.and_then(|old| self.log.read(old.location).ok());
+        let old = shown.and_then(|old| log.read(old.location).ok());
         let before = old.map(|old| Bytes::copy_from_slice(old.document));
+        let document = || log.read(placed.location).map_or(&[][..], |record| record.document);
         if !table.indexes.is_empty() && kind != EventKind::Message {
             if kind == EventKind::Put {
-                table.indexes.insert(key, body.document());
+                table.indexes.insert(key, document());
             }
             // What is held back is still seen.
             if let Some(replaced) = replaced.filter(|_| !holds_back)
-                && let Ok(old) = self.log.read(replaced.location)
+                && let Ok(old) = log.read(replaced.location)
             {
                 table.indexes.remove(key, old.document);
             }
         }
         if let (Some(at_ms), Some(replaced)) = (expired_at, replaced) {
-            self.expiries.remove(&(at_ms, replaced.version, write.table, key.into()));
+            expiries.remove(&(at_ms, replaced.version, write.table, key.into()));
         }
         if let (Some(at_ms), EventKind::Put) = (placed.expires_ms, kind) {
-            self.expiries.insert((at_ms, version, write.table, key.into()));
+            expiries.insert((at_ms, version, write.table, key.into()));
         }
-        let position = self.log.position();
-        let event = Event {
+        let position = log.position();
+        // Mostly nobody listens to what is written: then there is nothing to copy.
+        let event = (holds_back || table.is_heard()).then(|| Event {
             kind,
             table: write.table,
             version,
@@ -245,21 +246,24 @@ impl Shard {
             position,
             reached: position,
             terms: Terms { expires_ms: placed.expires_ms, ..terms },
-            body,
+            body: match is_as_sent {
+                true => write.body.clone(),
+                false => Body::with_properties(key, write.body.properties(), document()),
+            },
             previous: before,
-        };
+        });
         let existed = previous.is_some();
-        let outcome = Outcome::Written { version, position, existed, durability: definition.durability };
-        match (definition.durability, write.token) {
-            (durability, Some(token)) if durability == Durability::Disk || is_delayed => {
+        let outcome = Outcome::Written { version, position, existed, durability };
+        match write.token {
+            Some(token) if durability == Durability::Disk || is_delayed => {
                 self.pending.push_back(Pending { seq: position.seq, from, token, outcome, weight: write.weight() });
             }
             _ => self.answer(from, write, outcome),
         }
-        if holds_back {
-            self.held_back.push_back((event, after));
-        } else {
-            self.fan_out(event);
+        match event {
+            Some(event) if holds_back => self.held_back.push_back((event, after)),
+            Some(event) => self.fan_out(event),
+            None => self.seen[usize::from(self.index)] = self.reached(),
         }
         Ok(())
     }

@@ -32,7 +32,10 @@ fn build(table: &TableDef, mode: Mode, previous: Option<&[u8]>, sent: &[u8]) -> 
     let mut out = Vec::new();
     let codec = KeyCodec::of(table);
     let subject = Subject { table, codec, key: b"k", mode, previous, version: Version(1_500_000) };
-    Builder::default().build(&subject, sent, &mut out).map(|()| out)
+    Builder::default().build(&subject, sent, &mut out).map(|is_as_sent| {
+        assert_eq!(is_as_sent, out == sent);
+        out
+    })
 }
 
 #[test]

@@ -126,6 +126,11 @@ pub fn write_json(document: &[u8], out: &mut Vec<u8>) {
 }
 
 fn write_value(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Option<()> {
+    // Most values are texts, and were checked when they came in.
+    if let Some(text) = reader.text_bytes() {
+        write_text(text, out);
+        return Some(());
+    }
     match reader.next()? {
         Token::Null => out.extend_from_slice(b"null"),
         Token::Bool(true) => out.extend_from_slice(b"true"),
@@ -165,7 +170,7 @@ fn write_value(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Option<()> {
                 if index > 0 {
                     out.push(b',');
                 }
-                write_json_text(reader.key()?, out);
+                write_text(reader.text_bytes()?, out);
                 out.push(b':');
                 write_value(reader, out)?;
             }
@@ -186,10 +191,14 @@ pub fn write_float(value: f64, out: &mut Vec<u8>) {
 
 /// Appends text in quotes, escaped where it must be (RFC 8259 §7).
 pub fn write_json_text(text: &str, out: &mut Vec<u8>) {
+    write_text(text.as_bytes(), out);
+}
+
+/// The same of bytes that are UTF-8.
+fn write_text(bytes: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let is_escaped = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\';
     out.push(b'"');
-    let bytes = text.as_bytes();
     // Mostly there is nothing to escape. Asked of all bytes, without an early end, that takes many at once.
     if !bytes.iter().fold(false, |any, &byte| any | is_escaped(byte)) {
         out.extend_from_slice(bytes);

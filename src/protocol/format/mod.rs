@@ -96,16 +96,16 @@ impl Decoder {
         let result = match format {
             Format::Json => self.json.decode(input, out),
             Format::Cbor => cbor::decode(input, out),
-            Format::MessagePack if document::is_well_formed(input) => {
-                out.extend_from_slice(input);
-                Ok(())
-            }
-            Format::MessagePack => {
-                let mut reader = document::Reader::new(input);
-                let _ = reader.value();
-                let what = "expected one value: text keys, no unknown extensions, not nested too deep".to_owned();
-                Err(DecodeError { format, what, at: reader.position() })
-            }
+            Format::MessagePack => match document::check(input) {
+                Ok(()) => {
+                    out.extend_from_slice(input);
+                    Ok(())
+                }
+                Err(at) => {
+                    let what = "expected one value: text keys, no unknown extensions, not nested too deep".to_owned();
+                    Err(DecodeError { format, what, at })
+                }
+            },
         };
         if result.is_err() {
             out.truncate(start);
