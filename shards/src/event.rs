@@ -48,7 +48,7 @@ pub struct Event {
 }
 
 /// An encoded key, properties (encoded by a protocol; not looked into here) and a canonical document in one allocation.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Body {
     bytes: Bytes,
     key_bytes: u16,

@@ -11,7 +11,7 @@ use crate::live::LiveQueries;
 use crate::log::{Location, Log};
 use crate::query::plan::{Known, Order, Plan};
 use crate::query::{Condition, Query, Scratch, order, values};
-use crate::record_key::{KeyBytes, RecordKey};
+use crate::record_key::{KeyBytes, Probe, RecordKey};
 use crate::scan::{Chunk, Row};
 use crate::schema::TableDef;
 use crate::subscription::Subscribers;
@@ -81,7 +81,7 @@ impl Table {
 
     /// The newest version of a record.
     pub fn get(&self, key: &[u8]) -> Option<Entry> {
-        self.index.get(KeyBytes::new(key)).copied()
+        self.index.get(Probe::new(key).key()).copied()
     }
 
     /// The version that readers see.
@@ -99,7 +99,7 @@ impl Table {
 
     /// Gives what was there before.
     pub fn set(&mut self, key: &[u8], entry: Entry) -> Option<Entry> {
-        match self.index.get_mut(KeyBytes::new(key)) {
+        match self.index.get_mut(Probe::new(key).key()) {
             Some(known) => Some(std::mem::replace(known, entry)),
             None => {
                 self.index.insert(RecordKey::new(key), entry);
@@ -109,7 +109,7 @@ impl Table {
     }
 
     pub fn remove(&mut self, key: &[u8]) -> Option<Entry> {
-        self.index.remove(KeyBytes::new(key))
+        self.index.remove(Probe::new(key).key())
     }
 
     /// A record has been copied to another place.
@@ -119,7 +119,7 @@ impl Table {
         if let Some(entry) = uncommitted.filter(stands) {
             entry.location = to;
         }
-        match self.index.get_mut(KeyBytes::new(key)).filter(stands) {
+        match self.index.get_mut(Probe::new(key).key()).filter(stands) {
             Some(entry) => {
                 entry.location = to;
                 true
@@ -210,7 +210,8 @@ impl Table {
         &'a self,
         (from, upto): (Bound<&'a [u8]>, Bound<&'a [u8]>),
     ) -> impl DoubleEndedIterator<Item = (&'a [u8], Entry)> + 'a {
-        let range = (from.map(KeyBytes::new), upto.map(KeyBytes::new));
+        let (from, upto) = (from.map(Probe::new), upto.map(Probe::new));
+        let range = (from.as_ref().map(Probe::key), upto.as_ref().map(Probe::key));
         self.index.range::<KeyBytes, _>(range).map(|(key, entry)| (key.bytes(), *entry))
     }
 

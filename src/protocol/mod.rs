@@ -76,6 +76,8 @@ pub struct Scratch {
     /// Of HTTP responses.
     date: http::response::DateText,
     packet: Vec<u8>,
+    /// Key, properties and document of what is being published.
+    body: Vec<u8>,
 }
 
 /// What a session may touch while it is called.

@@ -30,6 +30,7 @@
 
 use super::format::{Record, RecordKind, u16_at, u32_at, u64_at};
 use crate::clock::Version;
+use crate::record_key::first_word;
 use crate::schema::TableId;
 use crate::storage::Mapped;
 use std::cmp::Reverse;
@@ -242,6 +243,8 @@ struct Gathered {
     key_bytes: u16,
     table: TableId,
     kind: RecordKind,
+    /// See [`first_word`].
+    word: u64,
 }
 
 impl IndexBuilder {
@@ -271,6 +274,7 @@ impl IndexBuilder {
             key_bytes: record.key.len() as u16,
             table: record.table,
             kind: record.kind,
+            word: first_word(record.key),
         });
     }
 
@@ -279,8 +283,10 @@ impl IndexBuilder {
         let keys = &self.keys;
         let key = |entry: &Gathered| &keys[entry.key_at as usize..][..usize::from(entry.key_bytes)];
         // Newest first, of which the first of each key is kept.
-        self.entries.sort_unstable_by(|a, b| (a.table, key(a)).cmp(&(b.table, key(b))).then(b.offset.cmp(&a.offset)));
-        self.entries.dedup_by(|next, kept| next.table == kept.table && key(next) == key(kept));
+        let order =
+            |a: &Gathered, b: &Gathered| (a.table, a.word).cmp(&(b.table, b.word)).then_with(|| key(a).cmp(key(b)));
+        self.entries.sort_unstable_by(|a, b| order(a, b).then(b.offset.cmp(&a.offset)));
+        self.entries.dedup_by(|next, kept| order(next, kept).is_eq());
         let tables = self.tables.iter().enumerate().filter(|(_, bytes)| **bytes > 0);
         let keys_bytes: usize = self.entries.iter().map(|entry| usize::from(entry.key_bytes)).sum();
         let mut out = vec![0; HEADER_BYTES];

@@ -180,27 +180,26 @@ impl Shard {
             }
         }
         outboxes.run.give_apart(apart);
-        table.subscribers.visit(text, &mut |subscribers| {
-            if !joins {
-                return;
-            }
-            for &(index, target) in &subscribers.joining {
-                let Some(subscription) = subscriptions.get(index as usize) else { continue };
-                let verdict = match subscription.state {
-                    State::Scanning(scan) => {
-                        let is_wanted = event.kind != EventKind::Delete;
-                        let scan = scans.get_mut(scan.index as usize).map(|open| &mut open.scan);
-                        scan.map(|scan| scan.apply(usize::from(target), event, is_wanted))
+        if joins {
+            table.subscribers.visit(text, &mut |subscribers| {
+                for &(index, target) in &subscribers.joining {
+                    let Some(subscription) = subscriptions.get(index as usize) else { continue };
+                    let verdict = match subscription.state {
+                        State::Scanning(scan) => {
+                            let is_wanted = event.kind != EventKind::Delete;
+                            let scan = scans.get_mut(scan.index as usize).map(|open| &mut open.scan);
+                            scan.map(|scan| scan.apply(usize::from(target), event, is_wanted))
+                        }
+                        // Before the scan: state comes with it; without one, what happens from here on is news.
+                        _ if subscription.snapshot && event.kind != EventKind::Message => Some(Verdict::Absorbed),
+                        _ => Some(Verdict::Deliver),
+                    };
+                    if verdict == Some(Verdict::Deliver) {
+                        add(subscription.subscriber(index, usize::from(target)), subscription, false);
                     }
-                    // Before the scan: state comes with it; without one, what happens from here on is news.
-                    _ if subscription.snapshot && event.kind != EventKind::Message => Some(Verdict::Absorbed),
-                    _ => Some(Verdict::Deliver),
-                };
-                if verdict == Some(Verdict::Deliver) {
-                    add(subscription.subscriber(index, usize::from(target)), subscription, false);
                 }
-            }
-        });
+            });
+        }
         for Merged { connection, kind, identifiers } in &merged {
             let topic_alias = outboxes.alias(*connection, event, *kind);
             if identifiers.is_empty() && topic_alias.is_none() {

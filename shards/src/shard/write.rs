@@ -83,7 +83,7 @@ impl Shard {
     }
 
     /// Applies a write, or gives it back where the log has no room just now.
-    fn try_apply(&mut self, from: u16, write: Write) -> Option<Write> {
+    fn try_apply(&mut self, from: u16, mut write: Write) -> Option<Write> {
         if write.receipt.as_ref().is_some_and(|receipt| self.has_receipt(receipt)) {
             self.answer_again(from, &write);
             return None;
@@ -108,7 +108,7 @@ impl Shard {
             _ if too_large => Refusal::TooLarge,
             Room::Yes if !holds => Refusal::Precondition,
             Room::Yes if write.operation == Operation::Insert && previous.is_some() => Refusal::Exists,
-            Room::Yes => match self.apply(from, &write, previous, expires_ms) {
+            Room::Yes => match self.apply(from, &mut write, previous, expires_ms) {
                 Ok(()) => {
                     if let Some(receipt) = &write.receipt {
                         self.note_receipt(receipt);
@@ -146,11 +146,11 @@ impl Shard {
         Ok(self.previous.len())
     }
 
-    /// `expired_at`: when what is stored there expires.
+    /// `expired_at`: when what is stored there expires. Takes the body where it becomes the event's.
     fn apply(
         &mut self,
         from: u16,
-        write: &Write,
+        write: &mut Write,
         previous: Option<Entry>,
         expired_at: Option<u64>,
     ) -> Result<(), Refusal> {
@@ -238,20 +238,9 @@ impl Shard {
         }
         let position = log.position();
         // Mostly nobody listens to what is written: then there is nothing to copy.
-        let event = (holds_back || table.is_heard()).then(|| Event {
-            kind,
-            table: write.table,
-            version,
-            shard: self.index,
-            position,
-            reached: position,
-            terms: Terms { expires_ms: placed.expires_ms, ..terms },
-            body: match is_as_sent {
-                true => write.body.clone(),
-                false => Body::with_properties(key, write.body.properties(), document()),
-            },
-            previous: before,
-        });
+        let is_heard = holds_back || table.is_heard();
+        let changed =
+            (is_heard && !is_as_sent).then(|| Body::with_properties(key, write.body.properties(), document()));
         let existed = previous.is_some();
         let outcome = Outcome::Written { version, position, existed, durability };
         match write.token {
@@ -260,6 +249,17 @@ impl Shard {
             }
             _ => self.answer(from, write, outcome),
         }
+        let event = is_heard.then(|| Event {
+            kind,
+            table: write.table,
+            version,
+            shard: self.index,
+            position,
+            reached: position,
+            terms: Terms { expires_ms: placed.expires_ms, ..terms },
+            body: changed.unwrap_or_else(|| std::mem::take(&mut write.body)),
+            previous: before,
+        });
         match event {
             Some(event) if holds_back => self.held_back.push_back((event, after)),
             Some(event) => self.fan_out(event),
@@ -281,10 +281,11 @@ impl Shard {
         let Some(table) = self.system.receipts else { return };
         let (operation, body) = (Operation::Put, Body::new(receipt.key.as_bytes(), &[0x80]));
         let terms = Terms { expires_ms: receipt.expires_ms, ..Terms::default() };
-        let write = Write { terms, ..Write::new(operation, table, body) };
+        let mut write = Write { terms, ..Write::new(operation, table, body) };
+        let weight = write.weight();
         // There is room for it, and nothing of it can be refused.
-        let _ = self.apply(self.index, &write, None, None);
-        self.credits[usize::from(self.index)] -= write.weight(); // nobody was waiting for it
+        let _ = self.apply(self.index, &mut write, None, None);
+        self.credits[usize::from(self.index)] -= weight; // nobody was waiting for it
     }
 
     /// Delivers what was held back until it was on disk.

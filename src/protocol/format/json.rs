@@ -1,10 +1,10 @@
 //! JSON (RFC 8259) ⇄ the canonical form. Reading goes over simd-json's tape, whose nodes stand in the same order as our
-//! tokens; writing is by hand.
+//! tokens, unless the text is short and plain (`plain_json.rs`); writing is by hand.
 //!
 //! Bytes have no form in JSON: they are written as Node's `{"type":"Buffer","data":[…]}` and read back from it. Dates
 //! are ISO text, and become dates again where the schema says so.
 
-use super::{DecodeError, Format};
+use super::{DecodeError, Format, plain_json};
 use shards::document::{Reader, Token, Writer};
 use shards::limits::DOCUMENT_DEPTH_MAX;
 use simd_json::{Buffers, Node, StaticNode, Tape};
@@ -24,6 +24,15 @@ impl Default for Scratch {
 
 impl Scratch {
     pub fn decode(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
+        let start = out.len();
+        if input.len() <= plain_json::BYTES_MAX && plain_json::decode(input, out).is_some() {
+            return Ok(());
+        }
+        out.truncate(start);
+        self.decode_by_tape(input, out)
+    }
+
+    pub fn decode_by_tape(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
         self.read(input, |nodes| {
             write_tape(nodes, out).ok_or_else(|| format!("nested more than {DOCUMENT_DEPTH_MAX} levels deep"))
         })
@@ -189,6 +198,20 @@ pub fn write_float(value: f64, out: &mut Vec<u8>) {
     }
 }
 
+/// How many bytes there are at the start, in whole chunks, none of which is special. Asked of all bytes of a chunk,
+/// without an early end, that takes many at once.
+pub(super) fn leading_chunks(bytes: &[u8], is_special: impl Fn(u8) -> bool) -> usize {
+    const CHUNK: usize = 16;
+    let mut length = 0;
+    while let Some(chunk) = bytes[length..].first_chunk::<CHUNK>() {
+        if chunk.iter().fold(false, |any, &byte| any | is_special(byte)) {
+            break;
+        }
+        length += CHUNK;
+    }
+    length
+}
+
 /// Appends text in quotes, escaped where it must be (RFC 8259 §7).
 pub fn write_json_text(text: &str, out: &mut Vec<u8>) {
     write_text(text.as_bytes(), out);
@@ -199,14 +222,10 @@ fn write_text(bytes: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let is_escaped = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\';
     out.push(b'"');
-    // Mostly there is nothing to escape. Asked of all bytes, without an early end, that takes many at once.
-    if !bytes.iter().fold(false, |any, &byte| any | is_escaped(byte)) {
-        out.extend_from_slice(bytes);
-        out.push(b'"');
-        return;
-    }
+    // Mostly there is nothing to escape.
+    let plain = leading_chunks(bytes, is_escaped);
     let mut start = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
+    for (at, &byte) in bytes.iter().enumerate().skip(plain) {
         if !is_escaped(byte) {
             continue;
         }

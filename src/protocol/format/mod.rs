@@ -7,6 +7,7 @@ pub mod form;
 mod json;
 mod lossless;
 mod merge_patch;
+mod plain_json;
 mod yaml;
 
 use shards::document;

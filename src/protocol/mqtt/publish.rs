@@ -4,7 +4,8 @@
 use super::packet::{Publish, reason};
 use super::property::Properties;
 use super::session::{Goodbye, MqttSession};
-use crate::protocol::{Context, payload};
+use crate::protocol::{Context, Scratch, payload};
+use bytes::Bytes;
 use shards::command::{Operation, Write};
 use shards::event::{Body, Terms};
 use shards::key::KeyCodec;
@@ -98,25 +99,27 @@ impl MqttSession {
             (true, false) => Operation::Put,
             (false, _) => Operation::Message,
         };
-        let mut bytes = Vec::with_capacity(resolved.rest.len() + payload.len() + 64);
+        let Scratch { decoder, body: bytes, .. } = &mut *context.scratch;
+        bytes.clear();
         match resolved.rest {
             // The table's own topic: messages may be sent there, nothing is stored.
             "" if !resolved.slash && operation == Operation::Message => {}
             rest => KeyCodec::of(context.catalog.table(resolved.table))
-                .encode_text(rest, &mut bytes)
+                .encode_text(rest, bytes)
                 .map_err(|error| invalid(error.to_string()))?,
         }
         let key_bytes = bytes.len();
-        properties.forwarded(&mut bytes);
+        properties.forwarded(bytes);
         let properties_bytes = bytes.len() - key_bytes;
         if properties_bytes > usize::from(u16::MAX) {
             return Err(Goodbye::new(reason::QUOTA_EXCEEDED, "more than 64 KiB of properties"));
         }
         if !payload.is_empty() {
             let content_type = properties.content_type().or(self.incoming.map(|format| format.media_type()));
-            payload::document(content_type, payload, &mut context.scratch.decoder, &mut bytes)
+            payload::document(content_type, payload, decoder, bytes)
                 .map_err(|error| Goodbye::new(reason::PAYLOAD_FORMAT_INVALID, error.to_string()))?;
         }
-        Ok(Prepared { operation, table: resolved.table, body: Body::from_parts(bytes, key_bytes, properties_bytes) })
+        let body = Body::from_slice(Bytes::copy_from_slice(bytes), key_bytes, properties_bytes);
+        Ok(Prepared { operation, table: resolved.table, body })
     }
 }
