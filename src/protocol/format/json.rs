@@ -204,7 +204,7 @@ pub(super) fn leading_chunks(bytes: &[u8], is_special: impl Fn(u8) -> bool) -> u
     const CHUNK: usize = 16;
     let mut length = 0;
     while let Some(chunk) = bytes[length..].first_chunk::<CHUNK>() {
-        if chunk.iter().fold(false, |any, &byte| any | is_special(byte)) {
+        if chunk.iter().fold(0, |any, &byte| any | u8::from(is_special(byte))) != 0 {
             break;
         }
         length += CHUNK;
@@ -220,12 +220,12 @@ pub fn write_json_text(text: &str, out: &mut Vec<u8>) {
 /// The same of bytes that are UTF-8.
 fn write_text(bytes: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    let is_escaped = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\';
+    let is_escaped = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
     out.push(b'"');
     // Mostly there is nothing to escape.
     let plain = leading_chunks(bytes, is_escaped);
     let mut start = 0;
-    for (at, &byte) in bytes.iter().enumerate().skip(plain) {
+    for (at, &byte) in (plain..).zip(&bytes[plain..]) {
         if !is_escaped(byte) {
             continue;
         }
