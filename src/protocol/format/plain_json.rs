@@ -127,7 +127,7 @@ impl<'a> Reader<'a> {
     /// What is between the quotes: UTF-8, with nothing escaped (RFC 8259 §7).
     fn text(&mut self) -> Option<&'a [u8]> {
         let rest = &self.input[self.at + 1..];
-        let mut length = leading_chunks(rest, |byte| (byte < 0x20) | (byte >= 0x80) | (byte == b'"') | (byte == b'\\'));
+        let mut length = leading_chunks(rest, |byte| !(0x20..0x80).contains(&byte) | (byte == b'"') | (byte == b'\\'));
         let mut seen = 0;
         // Eight bytes at a time, up to the first of interest.
         while let Some(word) = rest.get(length..).and_then(|rest| rest.first_chunk::<8>()) {
