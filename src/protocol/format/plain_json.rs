@@ -1,6 +1,7 @@
 //! Short, plain JSON → the canonical form in one pass: no index of structure, no tape. What most devices send is like
-//! this, and is read in a third of the time that simd-json's two passes take. Whatever is not plain (escapes, long
-//! containers, large numbers, deep nesting) and whatever is wrong is left to simd-json: nothing is decided here.
+//! this, and is read in two thirds of the instructions of simd-json's two passes (an object of 128 bytes). Whatever is
+//! not plain (escapes, long containers, large numbers, deep nesting) and whatever is wrong is left to simd-json: nothing
+//! is decided here.
 
 use super::json::leading_chunks;
 use shards::document::Writer;
