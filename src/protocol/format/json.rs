@@ -32,6 +32,7 @@ impl Scratch {
         self.decode_by_tape(input, out)
     }
 
+    /// The same of any text.
     pub fn decode_by_tape(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
         self.read(input, |nodes| {
             write_tape(nodes, out).ok_or_else(|| format!("nested more than {DOCUMENT_DEPTH_MAX} levels deep"))
