@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 const START: Duration = Duration::from_secs(60);
 
-/// In all texts `{dir}` stands for a new folder, `{mqtt}`, `{http}` and `{redis}` for free ports, `{program}` for the
+/// In all texts `{dir}` stands for a new folder, `{mqtt}`, `{websocket}`, `{http}` and `{redis}` for free ports, `{program}` for the
 /// program, and `{shards}` for the number of its cores.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -128,6 +128,7 @@ impl Choice {
             ("dir", folder.to_string_lossy().into_owned()),
             ("program", program),
             ("mqtt", free_port()?.to_string()),
+            ("websocket", free_port()?.to_string()),
             ("http", free_port()?.to_string()),
             ("redis", free_port()?.to_string()),
             ("shards", cores.len().to_string()),
@@ -137,6 +138,7 @@ impl Choice {
         };
         let target = Target {
             mqtt: profile.target.mqtt.as_deref().map(fill),
+            mqtt_websocket: profile.target.mqtt_websocket.as_deref().map(fill),
             http: profile.target.http.as_deref().map(fill),
             redis: profile.target.redis.as_deref().map(fill),
             ..profile.target.clone()
@@ -195,9 +197,8 @@ fn beside(program: &str) -> Option<String> {
 impl Server {
     fn wait(&mut self) -> Result<(), String> {
         let end = Instant::now() + START;
-        let addresses = [&self.target.mqtt, &self.target.http, &self.target.redis];
-        for address in addresses.into_iter().flatten() {
-            while TcpStream::connect(address.as_str()).is_err() {
+        for address in self.target.addresses() {
+            while TcpStream::connect(address).is_err() {
                 if let Some(child) = &mut self.child
                     && let Ok(Some(status)) = child.try_wait()
                 {

@@ -6,6 +6,7 @@ use crate::runtime::{Runtime, Writer};
 use crate::scenario::{Scenario, Window, Workload};
 use crate::shared::{Phase, Shared};
 use crate::signal::Signal;
+use crate::target::numbered;
 use crate::wire::{Event, Message, Opening, Protocol, Wire};
 use crate::worker::Worker;
 use std::cell::{Cell, RefCell};
@@ -138,7 +139,9 @@ async fn run<R: Runtime>(
     while shared.phase() < Phase::Warmup {
         R::sleep(Duration::from_millis(1)).await;
     }
-    let is_answered = scenario.qos > 0 || matches!(protocol, Protocol::Rest | Protocol::Redis);
+    let is_answered = protocol.is_answered(scenario.qos);
+    // Others are answered in order.
+    let is_numbered = scenario.qos > 0 || protocol == Protocol::WebSocket;
     let mut wire = Wire::new(protocol);
     let (mut out, mut payload) = (Vec::new(), Vec::new());
     let mut moved = (0, shared.now_ns());
@@ -163,7 +166,7 @@ async fn run<R: Runtime>(
             let sent = own.sent.get();
             let (message_number, topic) = scenario.place(number, sent);
             let time_ns = if scenario.rate > 0.0 { due_ns(&shared, number, sent) } else { now_ns };
-            let id = if scenario.qos > 0 { (sent % u64::from(u16::MAX)) as u16 + 1 } else { 0 };
+            let id = if is_numbered { (sent % u64::from(u16::MAX)) as u16 + 1 } else { 0 };
             payload.clear();
             let (publisher, topic_number) = (number as u32, topic as u32);
             let stamp = Stamp { run: shared.run, publisher, topic: topic_number, number: message_number, time_ns };
@@ -173,7 +176,7 @@ async fn run<R: Runtime>(
             wire.publish(&Message { target, host, payload: &payload, qos, retain, id }, &mut out);
             own.owes(worker.listeners(topic), scenario.in_flight as u64);
             match is_answered {
-                true => own.waiting.borrow_mut().push_back((if scenario.qos > 0 { id } else { 0 }, time_ns)),
+                true => own.waiting.borrow_mut().push_back((id, time_ns)),
                 false => own.answered.set(own.answered.get() + 1),
             }
         }
@@ -202,7 +205,19 @@ async fn open<R: Runtime>(shared: &Shared, number: usize, protocol: Protocol) ->
     let caller = Caller { protocol, number: shared.scenario.subscribers + number, is_slow: false };
     let name = format!("lg{:x}-p{number}", shared.run);
     let mut wire = Wire::new(protocol);
-    let opening = Opening { host, path: "", name: &name, is_clean: true };
+    let socket = shared.target.publish_websocket.as_ref().filter(|_| protocol == Protocol::WebSocket);
+    let (mut stream, mut topics) = (String::new(), shared.scenario.topics_of(number));
+    if let (Some(socket), Some(topic)) = (socket, topics.next()) {
+        stream = numbered(&socket.path, topic);
+        if stream != socket.path && topics.next().is_some() {
+            return Err(
+                "the server takes one topic from each WebSocket; the scenario has more for each publisher".into()
+            );
+        }
+    }
+    let path = &shared.target.path(protocol, &stream);
+    let accepted = socket.map(|socket| socket.accepted.as_str());
+    let opening = Opening { host, path, name: &name, is_clean: true, accepted };
     let (mut link, _) = Link::open(shared, caller, &mut wire, &opening).await?;
     link.flush().await?;
     Ok((link, wire))

@@ -89,8 +89,9 @@ pub async fn connect<R: Runtime>(worker: Rc<Worker>, number: usize) {
     let scenario = worker.scenario();
     let protocol = scenario.subscribe[number % scenario.subscribe.len()];
     let topic = (!scenario.all_topics).then_some(number % scenario.topics);
-    let path = worker.shared.target.subscription(protocol, topic);
-    let host = worker.shared.target.address(protocol).map(|(_, host)| host.to_owned());
+    let target = &worker.shared.target;
+    let path = target.subscription(protocol, topic).map(|stream| target.path(protocol, &stream));
+    let host = target.address(protocol).map(|(_, host)| host.to_owned());
     let both = path.and_then(|path| Ok((path, host?)));
     worker.settle(&both.as_ref().map(drop).map_err(Clone::clone));
     let Ok((path, host)) = both else { return };
@@ -101,7 +102,7 @@ pub async fn connect<R: Runtime>(worker: Rc<Worker>, number: usize) {
         let begun_ns = pace::<R>(&worker, number, sent).await;
         sent += 1;
         let caller = Caller { protocol, number, is_slow: false };
-        let opening = Opening { host: &host, path: &path, name: &name, is_clean: true };
+        let opening = Opening { host: &host, path: &path, name: &name, is_clean: true, accepted: None };
         let mut wire = Wire::new(protocol);
         let opened: Result<(Link<R>, bool), String> = Link::open(&worker.shared, caller, &mut wire, &opening).await;
         match opened {

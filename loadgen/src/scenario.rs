@@ -131,6 +131,7 @@ built_in![
     "fan-out-latency",
     "fan-out-sse",
     "fan-out-websocket",
+    "fan-out-mqtt-websocket",
     "pairs",
     "pairs-qos1",
     "funnel",
@@ -175,7 +176,7 @@ impl Scenario {
             None if protocols.is_empty() => Err(format!("no protocol to {what}")),
             None => Ok(()),
         };
-        only(&self.publish, &[Protocol::Sse, Protocol::WebSocket], "publish")?;
+        only(&self.publish, &[Protocol::Sse], "publish")?;
         only(&self.subscribe, &[Protocol::Rest], "subscribe")?;
         let range = |name: &str, value: f64, from: f64, to: f64| {
             if (from..=to).contains(&value) { Ok(()) } else { Err(format!("{name} is {value}, not {from} to {to}")) }
@@ -220,11 +221,10 @@ impl Scenario {
 
     /// What a subscriber of this protocol was promised.
     pub fn promise(&self, protocol: Protocol) -> Promise {
-        let is_mqtt = matches!(protocol, Protocol::Mqtt4 | Protocol::Mqtt5);
         let is_kept = self.cut_every == 0.0 || self.durable;
         self.promise.unwrap_or(match self.qos {
-            1 if is_mqtt && is_kept => Promise::AtLeastOnce,
-            2 if is_mqtt && is_kept => Promise::ExactlyOnce,
+            1 if protocol.is_mqtt() && is_kept => Promise::AtLeastOnce,
+            2 if protocol.is_mqtt() && is_kept => Promise::ExactlyOnce,
             _ => Promise::AtMostOnce,
         })
     }

@@ -93,7 +93,8 @@ impl Subscriber {
         let (_, host) = shared.target.address(self.caller.protocol)?;
         let is_away = scenario.workload == Workload::Resume;
         let is_clean = !scenario.durable && !is_away;
-        let opening = Opening { host, path: &self.filter, name: &self.name, is_clean };
+        let path = &shared.target.path(self.caller.protocol, &self.filter);
+        let opening = Opening { host, path, name: &self.name, is_clean, accepted: None };
         let (mut link, is_resumed) = Link::<R>::open(shared, self.caller, wire, &opening).await?;
         if self.is_known && !is_clean && !is_resumed {
             worker.counted.borrow_mut().forgotten += 1;

@@ -10,6 +10,8 @@ use std::net::{SocketAddr, ToSocketAddrs};
 #[serde(default, deny_unknown_fields)]
 pub struct Target {
     pub mqtt: Option<String>,
+    /// Of MQTT over WebSocket: an address and a path, as in `localhost:8080/mqtt`.
+    pub mqtt_websocket: Option<String>,
     pub http: Option<String>,
     pub redis: Option<String>,
     /// Topic of MQTT, channel of redis.
@@ -22,9 +24,22 @@ pub struct Target {
     pub all_websocket: String,
     /// Method and path of requests.
     pub publish: String,
+    pub publish_websocket: Option<Publishing>,
     pub read: String,
     /// What it speaks in place of protocols that it does not know.
     pub instead: HashMap<Protocol, Protocol>,
+}
+
+/// How a WebSocket publishes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Publishing {
+    /// Of the socket. One with `{topic}` in it is for that topic alone.
+    pub path: String,
+    /// What is sent for a message: `{message}` is that, `{id}` its number on this socket.
+    pub message: String,
+    /// Stands in the answer to a message that is accepted: to the one whose number follows `"ref":`, or the oldest one.
+    pub accepted: String,
 }
 
 impl Target {
@@ -33,25 +48,43 @@ impl Target {
         protocols.iter().map(|own| self.instead.get(own).copied().unwrap_or(*own)).collect()
     }
 
+    /// All that the server listens on.
+    pub fn addresses(&self) -> impl Iterator<Item = &str> {
+        [&self.mqtt, &self.mqtt_websocket, &self.http, &self.redis].into_iter().flatten().map(|own| host(own))
+    }
+
     /// The address for a protocol, and what goes into the Host field.
     pub fn address(&self, protocol: Protocol) -> Result<(SocketAddr, &str), String> {
         let (name, address) = match protocol {
             Protocol::Mqtt4 | Protocol::Mqtt5 => ("mqtt", &self.mqtt),
+            Protocol::Mqtt4WebSocket | Protocol::Mqtt5WebSocket => ("mqtt_websocket", &self.mqtt_websocket),
             Protocol::Sse | Protocol::WebSocket | Protocol::Rest => ("http", &self.http),
             Protocol::Redis => ("redis", &self.redis),
         };
         let address = address.as_deref().ok_or_else(|| format!("the server has no {name} address"))?;
+        let address = host(address);
         let mut found = address.to_socket_addrs().map_err(|error| format!("{name} address {address}: {error}"))?;
         Ok((found.next().ok_or_else(|| format!("{name} address {address}: nothing found"))?, address))
+    }
+
+    /// The path of the request that opens a connection, or nothing where there is none.
+    pub fn path(&self, protocol: Protocol, stream: &str) -> String {
+        match (protocol, &self.mqtt_websocket) {
+            (Protocol::Sse | Protocol::WebSocket, _) => stream.to_owned(),
+            (Protocol::Mqtt4WebSocket | Protocol::Mqtt5WebSocket, Some(own)) => {
+                own.find('/').map_or_else(|| "/".to_owned(), |at| own[at..].to_owned())
+            }
+            _ => String::new(),
+        }
     }
 
     /// What a subscriber asks for: a filter, or the path of a stream. `None`: all topics.
     pub fn subscription(&self, protocol: Protocol, topic: Option<usize>) -> Result<String, String> {
         let (one, all) = match protocol {
-            Protocol::Mqtt4 | Protocol::Mqtt5 | Protocol::Redis => (&self.topic, &self.all_topics),
             Protocol::Sse => (&self.sse, &self.all_sse),
             Protocol::WebSocket => (&self.websocket, &self.all_websocket),
             Protocol::Rest => (&self.read, &self.read),
+            _ => (&self.topic, &self.all_topics),
         };
         let name = topic.map_or(all, |_| one);
         if name.is_empty() {
@@ -60,14 +93,23 @@ impl Target {
         Ok(topic.map_or_else(|| name.clone(), |topic| numbered(name, topic)))
     }
 
-    /// Topic, or method and path, of a message.
+    /// Topic of a message, or method and path, or what goes around it in a WebSocket.
     pub fn publication(&self, protocol: Protocol, topic: usize) -> Result<String, String> {
-        let name = if protocol == Protocol::Rest { &self.publish } else { &self.topic };
+        let name = match (protocol, &self.publish_websocket) {
+            (Protocol::WebSocket, own) => own.as_ref().map_or("", |own| &own.message),
+            (Protocol::Rest, _) => &self.publish,
+            _ => &self.topic,
+        };
         match name.is_empty() {
             true => Err(format!("the server has no way to publish by {protocol:?}")),
             false => Ok(numbered(name, topic)),
         }
     }
+}
+
+/// An address without the path behind it.
+fn host(address: &str) -> &str {
+    address.split('/').next().unwrap_or_default()
 }
 
 pub fn numbered(name: &str, topic: usize) -> String {

@@ -196,7 +196,7 @@ async fn write_records<R: Runtime>(worker: &Worker) -> Result<(), String> {
     }
     let caller = Caller { protocol: Protocol::Rest, number: 0, is_slow: false };
     let mut wire = Wire::new(Protocol::Rest);
-    let opening = Opening { host: "", path: "", name: "", is_clean: true };
+    let opening = Opening { host: "", path: "", name: "", is_clean: true, accepted: None };
     let (mut link, _) = Link::<R>::open(shared, caller, &mut wire, &opening).await?;
     let (_, host) = shared.target.address(Protocol::Rest)?;
     let mut payload = Vec::new();

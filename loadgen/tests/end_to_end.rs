@@ -73,7 +73,20 @@ fn fan_out(more: &[&str], scenarios: &[&str]) {
 
 #[test]
 fn fan_out_by_every_protocol() {
-    fan_out(&[], &["fan-out", "fan-out-sse", "fan-out-websocket", "fan-out-qos1", "fan-out-single"]);
+    fan_out(&[], &["fan-out", "fan-out-sse", "fan-out-websocket", "fan-out-mqtt-websocket", "fan-out-qos1"]);
+    fan_out(&[], &["fan-out-single"]);
+}
+
+/// A WebSocket's messages are acknowledged by their numbers, those of MQTT in one by their packet identifiers.
+#[test]
+fn publishers_in_web_sockets() {
+    for protocol in ["web-socket", "mqtt4-web-socket", "mqtt5-web-socket"] {
+        let publish = format!("publish=[\"{protocol}\"]");
+        let found = figures("ingest", &[&publish, "publishers=4", "topics=100", "in_flight=16"], &[]);
+        assert!(count(&found, "answered") > 100, "{protocol}: {found}");
+        let found = figures("pairs", &[&publish, "publishers=5", "subscribers=5", "topics=5", "qos=2"], &[]);
+        assert!(count(&found, "delivered") > 20, "{protocol}: {found}");
+    }
 }
 
 #[test]
@@ -133,11 +146,10 @@ fn writes_reads_and_connections() {
 fn qos_2_and_all_protocols_at_once() {
     let found = figures("pairs", &["publishers=5", "subscribers=5", "topics=5", "qos=2"], &[]);
     assert!(count(&found, "delivered") > 20, "{found}");
-    let changes = ["publish=[\"mqtt4\",\"mqtt5\",\"rest\"]", "rate=300", "subscribers=24"];
-    let found = figures("mixed", &changes, &[]);
-    // Each topic has four subscribers.
+    let found = figures("mixed", &["rate=300", "subscribers=42"], &[]);
+    // Each topic has six subscribers.
     let (sent, delivered) = (count(&found, "sent"), count(&found, "delivered"));
-    assert!(is_about(sent, 300.0 * seconds(&found)) && is_about(delivered, 4.0 * sent as f64), "{found}");
+    assert!(is_about(sent, 300.0 * seconds(&found)) && is_about(delivered, 6.0 * sent as f64), "{found}");
 }
 
 #[test]

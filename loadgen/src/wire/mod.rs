@@ -3,6 +3,7 @@
 
 pub mod http;
 pub mod mqtt;
+pub mod mqtt_websocket;
 pub mod redis;
 pub mod sse;
 pub mod websocket;
@@ -17,14 +18,29 @@ pub enum Protocol {
     Mqtt4,
     /// MQTT 5.0
     Mqtt5,
+    /// The same over WebSocket.
+    Mqtt4WebSocket,
+    Mqtt5WebSocket,
     /// Server-sent events; only to subscribe.
     Sse,
-    /// Only to subscribe.
+    /// Each message is one of a socket, in what the server wraps them.
     WebSocket,
     /// One request for each message; only to publish, and to read.
     Rest,
     /// Redis pub/sub.
     Redis,
+}
+
+impl Protocol {
+    pub fn is_mqtt(self) -> bool {
+        use Protocol::{Mqtt4, Mqtt4WebSocket, Mqtt5, Mqtt5WebSocket};
+        matches!(self, Mqtt4 | Mqtt5 | Mqtt4WebSocket | Mqtt5WebSocket)
+    }
+
+    /// Whether the server says that it has accepted a message of this QoS.
+    pub fn is_answered(self, qos: u8) -> bool {
+        if self.is_mqtt() { qos > 0 } else { self != Protocol::Sse }
+    }
 }
 
 /// What has come from the server.
@@ -51,27 +67,30 @@ pub enum Event {
 pub struct Opening<'a> {
     /// For the Host field.
     pub host: &'a str,
-    /// Of what is subscribed to, where the request says so.
+    /// Of the request that begins it, where there is one.
     pub path: &'a str,
     pub name: &'a str,
     /// Nothing is kept of it when it ends.
     pub is_clean: bool,
+    /// Of a WebSocket that publishes: stands in the server's answer to a message that it accepts.
+    pub accepted: Option<&'a str>,
 }
 
 pub struct Message<'a> {
-    /// Topic, channel, or method and path of the request.
+    /// Topic, channel, method and path of the request, or what goes around it in a WebSocket.
     pub target: &'a str,
     pub host: &'a str,
     pub payload: &'a [u8],
     pub qos: u8,
     pub retain: bool,
-    /// Packet identifier, from QoS 1 on.
+    /// Packet identifier from QoS 1 on, or what a WebSocket's answer is to refer to.
     pub id: u16,
 }
 
 /// One side of a connection.
 pub enum Wire {
     Mqtt(mqtt::Mqtt),
+    MqttWebSocket(mqtt_websocket::MqttWebSocket),
     Sse(sse::Sse),
     WebSocket(websocket::WebSocket),
     Rest(http::Rest),
@@ -83,6 +102,8 @@ impl Wire {
         match protocol {
             Protocol::Mqtt4 => Wire::Mqtt(mqtt::Mqtt::new(4)),
             Protocol::Mqtt5 => Wire::Mqtt(mqtt::Mqtt::new(5)),
+            Protocol::Mqtt4WebSocket => Wire::MqttWebSocket(mqtt_websocket::MqttWebSocket::new(4)),
+            Protocol::Mqtt5WebSocket => Wire::MqttWebSocket(mqtt_websocket::MqttWebSocket::new(5)),
             Protocol::Sse => Wire::Sse(sse::Sse::default()),
             Protocol::WebSocket => Wire::WebSocket(websocket::WebSocket::default()),
             Protocol::Rest => Wire::Rest(http::Rest::default()),
@@ -97,12 +118,13 @@ impl Wire {
 
     /// Whether a subscription is a request of its own.
     pub fn subscribes(&self) -> bool {
-        matches!(self, Wire::Mqtt(_) | Wire::Redis)
+        matches!(self, Wire::Mqtt(_) | Wire::MqttWebSocket(_) | Wire::Redis)
     }
 
     pub fn open(&mut self, opening: &Opening<'_>, out: &mut Vec<u8>) {
         match self {
             Wire::Mqtt(mqtt) => mqtt.connect(opening, out),
+            Wire::MqttWebSocket(mqtt) => mqtt.open(opening, out),
             Wire::Sse(sse) => sse.open(opening, out),
             Wire::WebSocket(socket) => socket.open(opening, out),
             Wire::Rest(rest) => *rest = http::Rest::default(),
@@ -113,6 +135,7 @@ impl Wire {
     pub fn subscribe(&mut self, filter: &str, qos: u8, out: &mut Vec<u8>) {
         match self {
             Wire::Mqtt(mqtt) => mqtt.subscribe(filter, qos, out),
+            Wire::MqttWebSocket(mqtt) => mqtt.subscribe(filter, qos, out),
             Wire::Redis => redis::command(&[b"SUBSCRIBE", filter.as_bytes()], out),
             Wire::Sse(_) | Wire::WebSocket(_) | Wire::Rest(_) => {}
         }
@@ -121,9 +144,11 @@ impl Wire {
     pub fn publish(&mut self, message: &Message<'_>, out: &mut Vec<u8>) {
         match self {
             Wire::Mqtt(mqtt) => mqtt.publish(message, out),
+            Wire::MqttWebSocket(mqtt) => mqtt.publish(message, out),
+            Wire::WebSocket(socket) => socket.publish(message, out),
             Wire::Rest(_) => http::request(message, out),
             Wire::Redis => redis::command(&[b"PUBLISH", message.target.as_bytes(), message.payload], out),
-            Wire::Sse(_) | Wire::WebSocket(_) => {}
+            Wire::Sse(_) => {}
         }
     }
 
@@ -132,6 +157,7 @@ impl Wire {
     pub fn decode(&mut self, incoming: &mut BytesMut, replies: &mut Vec<u8>) -> Result<Option<Event>, String> {
         match self {
             Wire::Mqtt(mqtt) => mqtt.decode(incoming, replies),
+            Wire::MqttWebSocket(mqtt) => mqtt.decode(incoming, replies),
             Wire::Sse(sse) => sse.decode(incoming),
             Wire::WebSocket(socket) => socket.decode(incoming, replies),
             Wire::Rest(rest) => rest.decode(incoming),
