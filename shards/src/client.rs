@@ -7,6 +7,7 @@
 
 use crate::limits::{INFLIGHT_MAX, TOPIC_ALIASES_MAX};
 use crate::log::{Location, Position};
+use crate::outbox::FrameKind;
 use crate::schema::TableId;
 use hashbrown::HashMap;
 use std::collections::VecDeque;
@@ -28,6 +29,13 @@ pub enum Phase {
     ExactlyOnce,
     /// PUBREL is due or sent: PUBCOMP will end it.
     Released,
+}
+
+impl Phase {
+    /// In which a message begins, by its quality of service, which is above 0.
+    pub fn of(kind: FrameKind) -> Phase {
+        if kind.qos() == 1 { Phase::AtLeastOnce } else { Phase::ExactlyOnce }
+    }
 }
 
 /// A message that was sent and is not acknowledged.
@@ -213,6 +221,17 @@ impl Client {
         }
     }
 
+    /// Whether a message waits until the session has been saved: what QoS 2 promises must be on disk before it is said,
+    /// and what comes behind a message that waits does, too, for the order.
+    pub fn holds(&self, phase: Phase) -> bool {
+        self.is_durable && (phase == Phase::ExactlyOnce || !self.held.is_empty())
+    }
+
+    /// Whether so many messages may be sent now, without more ado.
+    pub fn takes_at_once(&self, phase: Phase, count: usize) -> bool {
+        self.has_begun && count <= self.room() && !self.holds(phase)
+    }
+
     /// How many more messages may be sent now.
     pub fn room(&self) -> usize {
         usize::from(self.window).saturating_sub(self.inflight.len())
@@ -235,12 +254,12 @@ impl Client {
         loop {
             let (word, bit) = (usize::from(packet_id - 1) / 64, (packet_id - 1) % 64);
             if used[word] & (1 << bit) == 0 {
+                used[word] |= 1 << bit;
                 break;
             }
             packet_id = packet_id % INFLIGHT_MAX as u16 + 1;
         }
         self.next = packet_id % INFLIGHT_MAX as u16 + 1;
-        self.mark(packet_id, true);
         self.inflight.push_back(Inflight { packet_id, phase, shared, source });
         self.changes += 1;
         packet_id

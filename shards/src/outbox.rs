@@ -562,34 +562,40 @@ impl Outboxes {
     fn give(&mut self) {
         let mut run = std::mem::take(&mut self.run);
         let streams = &run.streams[..run.used];
-        let all: Vec<Arc<[u8]>> = streams.iter().map(|stream| stream.bytes.as_slice().into()).collect();
+        let shared = |stream: &run::Stream| (stream.kind.qos() == 0).then(|| stream.bytes.as_slice().into());
+        let all: Vec<Option<Arc<[u8]>>> = streams.iter().map(shared).collect();
         for &Member { connection, stream } in &run.members {
             let (stream, shared) = (&streams[stream as usize], &all[stream as usize]);
-            if shared.is_empty() {
+            if stream.parts.is_empty() {
                 continue; // events that this encoding has no frames for
             }
             let Some(outbox) = self.boxes.get_mut(connection as usize).filter(|own| own.open && !own.overflowed) else {
                 continue;
             };
             if !outbox.takes(stream.longest) || outbox.bytes > self.bytes_max || outbox.is_behind || outbox.is_paced {
-                let mut from = 0;
-                for part in &stream.parts {
-                    let mut frame = Frame::empty(stream.kind);
-                    frame.bytes.extend_from_slice(&stream.bytes[from..part.end]);
-                    (frame.messages, frame.payload_bytes, from) = (part.messages, part.payload_bytes, part.end);
-                    let origin = Origin::Event { shard: part.shard, position: part.position };
-                    self.push_apart(connection, &mut frame, &origin);
-                }
+                self.give_parts(connection, stream);
                 continue;
             }
-            let is_idle = outbox.bytes == 0;
-            outbox.bytes += shared.len();
-            if is_idle || outbox.waiting.is_empty() {
-                outbox.waiting.shared = Some(shared.clone());
-            } else {
-                outbox.waiting.own(&mut self.pool);
-                outbox.waiting.bytes.extend_from_slice(shared);
+            match shared {
+                Some(shared) if outbox.bytes == 0 || outbox.waiting.is_empty() => {
+                    outbox.waiting.shared = Some(shared.clone());
+                }
+                Some(shared) => {
+                    outbox.waiting.own(&mut self.pool);
+                    outbox.waiting.bytes.extend_from_slice(shared);
+                }
+                None => {
+                    let phase = Phase::of(stream.kind);
+                    let client = outbox.client.as_deref_mut();
+                    let Some(client) = client.filter(|own| own.takes_at_once(phase, stream.parts.len())) else {
+                        self.give_parts(connection, stream);
+                        continue;
+                    };
+                    outbox.waiting.own(&mut self.pool);
+                    stream.copy_for(client, phase, &mut outbox.waiting.bytes);
+                }
             }
+            outbox.bytes += stream.bytes.len();
             for part in &stream.parts {
                 self.counters[Counter::MessagesSent] += part.messages;
                 self.counters[Counter::PayloadBytesSent] += part.payload_bytes;
@@ -599,6 +605,19 @@ impl Outboxes {
         run.streams.iter_mut().for_each(run::Stream::clear);
         run.frames = 0;
         self.run = run;
+    }
+
+    /// Gives a connection the frames of a stream one by one: not all of them may be for it.
+    fn give_parts(&mut self, connection: u32, stream: &run::Stream) {
+        let (mut frame, mut from) = (Frame::empty(stream.kind), 0);
+        for part in &stream.parts {
+            frame.bytes.clear();
+            frame.bytes.extend_from_slice(&stream.bytes[from..part.end]);
+            frame.packet_id_at = part.packet_id_at.map(|at| at - from);
+            (frame.messages, frame.payload_bytes, from) = (part.messages, part.payload_bytes, part.end);
+            let origin = Origin::Event { shard: part.shard, position: part.position };
+            self.push_apart(connection, &mut frame, &origin);
+        }
     }
 
     /// Queues an event's frame. At the bound a client falls behind and is given the rest from the log; a connection
@@ -652,15 +671,14 @@ impl Outboxes {
                 client.take_allowance();
             }
             if let (1.., Some(at)) = (qos, frame.packet_id_at) {
-                let phase = if qos == 1 { Phase::AtLeastOnce } else { Phase::ExactlyOnce };
+                let phase = Phase::of(frame.kind);
                 let id = match origin {
                     Origin::Again { packet_id } => *packet_id,
                     _ if client.room() == 0 => return,
                     origin => client.begin(phase, origin.shared(), origin.source(frame.kind.path)),
                 };
                 // What comes behind a message that is held waits with it: the order stays.
-                let holds = client.is_durable && (phase == Phase::ExactlyOnce || !client.held.is_empty());
-                if holds && !matches!(origin, Origin::Again { .. }) {
+                if client.holds(phase) && !matches!(origin, Origin::Again { .. }) {
                     let start = client.held.len();
                     client.held.extend_from_slice(&frame.bytes);
                     client.held[start + at..start + at + 2].copy_from_slice(&id.to_be_bytes());

@@ -1,11 +1,13 @@
 //! Runs: consecutive events that the same connections hear of in the same bytes. Their frames are gathered once, and
 //! when the run ends each connection is given all of them at once: by reference where nothing else waits for it. What
-//! an event costs does not depend on how many hear of it then; what a run costs does.
+//! an event costs does not depend on how many hear of it then; what a run costs does. Where frames carry packet
+//! identifiers the bytes are copied, all at once, and each connection puts its own into them.
 //!
 //! A run ends with the turn, when others are to hear of an event, when it is long, and before anything else is done to
 //! an outbox: nobody can tell that frames were held back.
 
 use super::{Frame, FrameKind};
+use crate::client::{Client, Phase, Source};
 use crate::event::{Event, EventKind};
 use crate::log::Position;
 use crate::subscription::{DETAILED, Subscriber, Subscribers};
@@ -14,6 +16,8 @@ use crate::subscription::{DETAILED, Subscriber, Subscribers};
 pub(super) struct Part {
     /// Where it ends in the bytes of its stream.
     pub end: usize,
+    /// Where the packet identifier stands in those.
+    pub packet_id_at: Option<usize>,
     pub shard: u16,
     pub position: Position,
     pub messages: u64,
@@ -31,10 +35,23 @@ pub(super) struct Stream {
 
 impl Stream {
     pub fn add(&mut self, frame: &Frame, shard: u16, position: Position) {
+        let start = self.bytes.len();
         self.bytes.extend_from_slice(&frame.bytes);
         self.longest = self.longest.max(frame.bytes.len());
         let Frame { messages, payload_bytes, .. } = *frame;
-        self.parts.push(Part { end: self.bytes.len(), shard, position, messages, payload_bytes });
+        let packet_id_at = frame.packet_id_at.map(|at| start + at);
+        self.parts.push(Part { end: self.bytes.len(), packet_id_at, shard, position, messages, payload_bytes });
+    }
+
+    /// Appends the frames with packet identifiers of this client's.
+    pub fn copy_for(&self, client: &mut Client, phase: Phase, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&self.bytes);
+        for &Part { packet_id_at, shard, position, .. } in &self.parts {
+            let Some(at) = packet_id_at.map(|at| start + at) else { continue };
+            let id = client.begin(phase, None, Source::Event { shard, position, path: self.kind.path });
+            out[at..at + 2].copy_from_slice(&id.to_be_bytes());
+        }
     }
 
     pub fn clear(&mut self) {
@@ -59,7 +76,7 @@ pub(crate) struct Run {
     asked: Vec<u64>,
     last_stamp: u64,
     pub(super) members: Vec<Member>,
-    /// Subscribers whose frames are not the same for all: they have packet identifiers, or something else of their own.
+    /// Subscribers whose frames are not the same for all: they have something of their own.
     apart: Vec<Subscriber>,
     pub(super) streams: Vec<Stream>,
     /// Streams of this run; others are kept for their memory.
@@ -94,7 +111,7 @@ impl Run {
     }
 
     pub fn add(&mut self, subscriber: &Subscriber, kind: FrameKind) {
-        if subscriber.options & DETAILED != 0 || kind.qos() > 0 {
+        if subscriber.options & DETAILED != 0 {
             return self.apart.push(*subscriber);
         }
         let known = self.streams[..self.used].iter().position(|stream| stream.kind == kind);
@@ -140,10 +157,15 @@ mod tests {
 
     impl Toy {
         fn new(subscribers: u32) -> Toy {
+            Toy::of(subscribers, 0)
+        }
+
+        fn of(subscribers: u32, qos: u8) -> Toy {
             let (mut outboxes, mut list) = (Outboxes::new(0, BOUND), Subscribers::default());
             for index in 0..subscribers {
                 outboxes.open(connection(index));
-                let kind = FrameKind { encoding: if index == SILENT { 1 } else { 0 }, path: 0, flags: 0 };
+                let encoding = (qos == 0 && index == SILENT).into();
+                let kind = FrameKind { encoding, path: 0, flags: qos };
                 list.enter(Subscriber { connection: index, subscription: index, kind, options: 0, target: 0 });
             }
             Toy { outboxes, frames: Frames::default(), list, seq: 0 }
@@ -178,7 +200,8 @@ mod tests {
                     return None;
                 }
                 out.resize(bytes, letter);
-                Some(Encoded { packet_id_at: None, payload_bytes: Some(1) })
+                let packet_id_at = (kind.qos() > 0).then_some(2);
+                Some(Encoded { packet_id_at, payload_bytes: Some(1) })
             });
         }
 
@@ -202,6 +225,10 @@ mod tests {
     /// A connection whose encoding has no frames.
     const SILENT: u32 = 3;
 
+    fn row() -> Source {
+        Source::Row { table: TableId(0), key: b"k"[..].into() }
+    }
+
     fn connection(index: u32) -> ConnectionRef {
         ConnectionRef { shard: 0, index, generation: 1 }
     }
@@ -224,6 +251,32 @@ mod tests {
         let expected = [(0, "fg"), (1, "f"), (2, "fg")].map(|(index, text)| (index, text.to_owned()));
         assert_eq!(toy.sent(), expected, "who has left is given what came before");
         assert_eq!(toy.outboxes.counters[crate::counters::Counter::MessagesSent], 5 + 3 + 5 + 2 + 1 + 2);
+    }
+
+    #[test]
+    fn each_acknowledges_its_own_identifiers() {
+        let mut toy = Toy::of(4, 1);
+        // A wide window, one of two messages, and one whose session is kept and waits for the disk already.
+        for (index, window, is_durable) in [(0, 100, false), (1, 2, false), (2, 100, true)] {
+            toy.outboxes.attach(connection(index), Client::new(window, is_durable));
+        }
+        toy.outboxes.client(connection(0)).unwrap().begin(Phase::AtLeastOnce, None, row());
+        toy.outboxes.hold(connection(2), |held| held.push(b'!'));
+        (b'a'..b'd').for_each(|letter| toy.event(letter, 5));
+        let sent = toy.sent();
+        let of = |index: u32| sent.iter().find(|(own, _)| *own == index).map(|(_, text)| text.as_str());
+        assert_eq!(of(0), Some("a\0\u{2}ab\0\u{3}bc\0\u{4}c"));
+        assert_eq!(of(1), Some("a\0\u{1}ab\0\u{2}b"), "the third is read from the log");
+        assert_eq!((of(2), of(3)), (None, Some("abc")), "without a client: as at QoS 0");
+        let mut client = |index| {
+            let client = toy.outboxes.client(connection(index)).expect("attached");
+            (client.inflight().count(), client.behind().first().map(|behind| behind.from.seq), client.held.clone())
+        };
+        assert_eq!(client(0), (4, None, Vec::new()));
+        assert_eq!(client(1), (2, Some(2), Vec::new()));
+        let held = b"!aa\0\x01abb\0\x02bcc\0\x03c".to_vec();
+        assert_eq!(client(2), (3, None, held), "in order, behind what waits");
+        assert_eq!(toy.outboxes.counters[crate::counters::Counter::MessagesSent], 3 + 2 + 3 + 3);
     }
 
     #[test]

@@ -170,12 +170,7 @@ impl Shard {
         outboxes.extend_run(frames, (event.shard, event.position), |kind, out| encoder.encode(kind, &context, out));
         let apart = outboxes.run.take_apart();
         for subscriber in &apart {
-            if subscriber.options & DETAILED == 0 {
-                let kind = kind_for(subscriber, event).with(FrameKind::POSITION);
-                if let Some(frame) = frames.get(kind, |out| encoder.encode(kind, &context, out)) {
-                    outboxes.push_apart(subscriber.connection, frame, &origin);
-                }
-            } else if let Some(subscription) = subscriptions.get(subscriber.subscription as usize) {
+            if let Some(subscription) = subscriptions.get(subscriber.subscription as usize) {
                 add(*subscriber, subscription, true);
             }
         }
