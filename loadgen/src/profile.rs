@@ -37,7 +37,7 @@ macro_rules! built_in {
     };
 }
 
-built_in!["tablecast", "floor", "mosquitto", "nats", "nchan", "nginx", "nginx-inline", "redis", "rumqttd"];
+built_in!["tablecast", "floor", "mosquitto", "nats", "nchan", "nginx", "nginx-inline", "redis", "rmqtt", "rumqttd"];
 
 /// A server that runs, and is ended when this is dropped.
 pub struct Server {
