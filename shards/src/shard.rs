@@ -571,6 +571,10 @@ impl Shard {
 
     /// What sessions are to be told.
     pub fn completion(&mut self) -> Option<Completion> {
+        // Frames that are still to be given may find that an outbox is full, or that a session is to be saved first.
+        if self.completions.is_empty() {
+            self.outboxes.settle();
+        }
         match self.outboxes.next_overflowed() {
             Some(connection) => Some(Completion::Overflowed { connection }),
             None => match self.outboxes.next_unsaved() {

@@ -34,7 +34,8 @@ impl Encoder for Lines {
         };
         let row = if kind.has(FrameKind::RETAIN) { " row" } else { "" };
         out.extend_from_slice(format!("{mark}{} {}{row}\n", context.key_text, context.version.0).as_bytes());
-        Some(Encoded { packet_id_at: None, payload_bytes: None })
+        let packet_id_at = (kind.qos() > 0).then_some(1);
+        Some(Encoded { packet_id_at, payload_bytes: None })
     }
 }
 
@@ -78,6 +79,8 @@ struct World {
     history: BTreeMap<String, Vec<u64>>,
     outcomes: HashMap<u64, Outcome>,
     subscribed: Vec<(u32, SubscriptionRef)>,
+    /// Connections whose sessions were to be saved.
+    unsaved: Vec<u32>,
     /// Everything sent to each connection.
     sent: HashMap<(u16, u32), String>,
     next_tag: u64,
@@ -115,6 +118,7 @@ impl World {
             history: BTreeMap::new(),
             outcomes: HashMap::new(),
             subscribed: Vec::new(),
+            unsaved: Vec::new(),
             sent: HashMap::new(),
             next_tag: 0,
         }
@@ -174,6 +178,7 @@ impl World {
                     self.subscribed.push((connection.index, subscription));
                     shard.start(subscription);
                 }
+                Completion::Unsaved { connection } => self.unsaved.push(connection.index),
                 Completion::Overflowed { connection } => panic!("{connection:?} overflowed"),
                 _ => {}
             }
@@ -391,6 +396,32 @@ fn interest_ends_with_the_last_subscriber() {
     world.settle();
     assert!(world.shards[0].table(TABLE).interest.is_empty());
     assert!(world.shards[1].table(TABLE).subscribers.is_empty());
+}
+
+/// What is to be on disk before it is sent is asked for in the turn in which it comes: the thread may sleep after that.
+#[test]
+fn a_session_is_to_be_saved_in_the_turn_of_its_message() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut world = World::new(folder.path(), 2, 1);
+    let (publisher, subscriber) = (world.connect(0, 1), world.connect(1, 2));
+    world.shards[1].outboxes.attach(subscriber, crate::client::Client::new(10, true));
+    let targets = vec![Target { table: TABLE, path: 0, filter: KeyFilter::all() }];
+    world.shards[1].subscribe(Request { qos: 2, ..Request::new(subscriber, targets, 0) });
+    world.settle();
+    let key = (0..).map(|number: u32| format!("k{number}")).find(|key| owner(TABLE, key.as_bytes(), 2) == 0).unwrap();
+    let terms = crate::event::Terms { qos: 2, ..Default::default() };
+    let body = Body::new(key.as_bytes(), &[0x80]);
+    world.shards[usize::from(publisher.shard)].submit(Write { terms, ..Write::new(Operation::Message, TABLE, body) });
+    let is_held = |world: &mut World| !world.shards[1].outboxes.client(subscriber).unwrap().held.is_empty();
+    for turn in 0.. {
+        assert!(turn < 10, "it has not come");
+        world.turn(0, true);
+        world.turn(1, true);
+        assert_eq!(is_held(&mut world), world.unsaved == [2]);
+        if is_held(&mut world) {
+            break;
+        }
+    }
 }
 
 /// A filter that matches few keys among many: the scan goes on past chunks in which nothing matches.
