@@ -1,7 +1,8 @@
 //! How many instructions the hot paths take, counted by callgrind: the same on a busy machine and on a quiet one, and so
 //! what CI holds them to. `cargo bench --profile dev --bench instructions` compares with `perf/instructions.json` and
 //! fails where a path takes more than [`TOLERANCE`] more; with `-- --write` it writes what it finds there, and a line to
-//! `perf/instructions-history.csv` (`loadgen plot` draws it). `-- --slow PATH` looks at one path, a tenth of whose work is done twice, to show that this is found.
+//! `perf/instructions-history.csv` (`loadgen plot` draws it). `-- --slow PATH` looks at one path, a tenth of whose work is
+//! done twice, beside what it takes when it is not, to show that this is found.
 //!
 //! Figures are those of the development profile, which CI builds anyway; `perf/run` measures release builds.
 
@@ -31,7 +32,7 @@ type Work = Box<dyn FnMut()>;
 type Prepare = fn() -> Work;
 
 /// By name, how each is prepared.
-const PATHS: [(&str, Prepare); 9] = [
+const PATHS: [(&str, Prepare); 11] = [
     ("decode an MQTT PUBLISH", decode_publish),
     ("read an HTTP request head", read_head),
     ("unmask a WebSocket frame", read_frame),
@@ -41,6 +42,8 @@ const PATHS: [(&str, Prepare); 9] = [
     ("a message to 200 subscribers", || turn(200, Operation::Message, 1, 0)),
     ("16 messages to 200 subscribers", || turn(200, Operation::Message, 16, 0)),
     ("a message at QoS 1 to 200 subscribers", || turn(200, Operation::Message, 1, 1)),
+    ("16 messages at QoS 1 to 200 subscribers", || turn(200, Operation::Message, 16, 1)),
+    ("16 messages to 200 SSE subscribers", || turn_over(Protocol::Sse, 200, Operation::Message, 16, 0)),
 ];
 
 const JSON: &[u8] =
@@ -92,7 +95,11 @@ fn to_json() -> Work {
 }
 
 fn turn(subscribers: u32, operation: Operation, events: u16, qos: u8) -> Work {
-    let mut world = World::new(1, subscribers, qos, Protocol::MqttV4);
+    turn_over(Protocol::MqttV4, subscribers, operation, events, qos)
+}
+
+fn turn_over(protocol: Protocol, subscribers: u32, operation: Operation, events: u16, qos: u8) -> Work {
+    let mut world = World::new(1, subscribers, qos, protocol);
     Box::new(move || {
         black_box(world.turn_of(operation, events, qos));
     })
@@ -113,6 +120,12 @@ fn count(path: &str, rounds: u32, is_slow: bool) -> u64 {
     let line = told.lines().find_map(|line| line.split_once("Collected : "));
     let counted = line.and_then(|(_, count)| count.trim().parse().ok());
     counted.unwrap_or_else(|| panic!("valgrind says: {told}"))
+}
+
+/// The instructions of one round of a path.
+fn each(path: &str, is_slow: bool) -> u64 {
+    let [few, many] = ROUNDS.map(|rounds| count(path, rounds, is_slow));
+    (many - few) / u64::from(ROUNDS[1] - ROUNDS[0])
 }
 
 /// Runs a path, as the program that is counted.
@@ -149,16 +162,15 @@ fn main() -> ExitCode {
     let (mut found, mut is_over) = (Map::new(), false);
     println!("{:<42}{:>12}{:>12}", "instructions", "now", "then");
     for (path, _) in PATHS.into_iter().filter(|(path, _)| slow.is_none_or(|slow| slow == *path)) {
-        let [few, many] = ROUNDS.map(|rounds| count(path, rounds, slow == Some(path)));
-        let each = (many - few) / u64::from(ROUNDS[1] - ROUNDS[0]);
-        found.insert(path.to_owned(), each.into());
-        let then = known.get(path).and_then(Value::as_u64);
-        let ratio = then.map(|then| each as f64 / then as f64);
+        let now = each(path, slow == Some(path));
+        found.insert(path.to_owned(), now.into());
+        let then = if slow.is_some() { Some(each(path, false)) } else { known.get(path).and_then(Value::as_u64) };
+        let ratio = then.map(|then| now as f64 / then as f64);
         let over = ratio.is_some_and(|ratio| ratio > TOLERANCE) || (then.is_none() && !writes);
         is_over |= over;
         let verdict = if over { "  TOO MANY" } else { "" };
         let ratio = ratio.map_or_else(String::new, |ratio| format!("{:>12} {ratio:>8.3}", then.unwrap_or_default()));
-        println!("{path:<42}{each:>12}{ratio}{verdict}");
+        println!("{path:<42}{now:>12}{ratio}{verdict}");
     }
     if writes {
         let text = serde_json::to_string_pretty(&found).expect("numbers") + "\n";

@@ -4,7 +4,6 @@ use crate::compare::{self, Budget, Figure};
 use crate::figures::Report;
 use crate::floor;
 use crate::history;
-use crate::process::family;
 use crate::profile::{self, Choice};
 use crate::report::{self, html, text};
 use crate::run::{Options, RuntimeKind, run};
@@ -13,12 +12,21 @@ use clap::{Args, Parser, Subcommand};
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::Stdio;
+
+const EXAMPLES: &str = "\
+Examples:
+  loadgen run fan-out-qos1 -s seconds=10 --html report.html
+  loadgen run fan-out-latency -s rate=500 --hdr latency.hlog
+  loadgen show storm > mine.toml; loadgen run ./mine.toml
+  loadgen show mosquitto > staging.toml; loadgen run mixed --server ./staging.toml --pid 1234
+  loadgen compare fan-out --server tablecast --server mosquitto --rounds 7 --budget per-cpu=1.1";
 
 /// Load for MQTT, SSE, WebSocket, HTTP and redis servers, with figures per second of the server's CPU time.
 ///
 /// Ends with 0 if everything that was promised was kept, 1 if not (or a budget was exceeded), 2 for any other problem.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -32,8 +40,10 @@ enum Command {
     Compare(Compare),
     /// Draw a history of comparisons.
     Plot(Plot),
-    /// Show the ready-made scenarios and servers.
+    /// List the ready-made scenarios and servers.
     List,
+    /// Show a scenario with all that can be set, or a server, as the file that it could be.
+    Show { name: String },
     /// Be the least that a server can do, to measure others against (`--server floor`).
     Floor { address: SocketAddr },
 }
@@ -121,6 +131,10 @@ struct Compare {
     #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,
 
+    /// What is noted with them, such as the two revisions
+    #[arg(long, value_name = "TEXT", default_value = "", requires = "history")]
+    note: String,
+
     #[command(flatten)]
     common: Common,
 }
@@ -138,6 +152,15 @@ pub fn main() -> Result<bool, String> {
         Command::Floor { address } => floor::serve(address),
         Command::List => {
             list();
+            Ok(true)
+        }
+        Command::Show { name } => {
+            let server = profile::BUILT_IN.iter().find(|(own, _)| *own == name);
+            let text = match server {
+                Some((_, text)) => (*text).to_owned(),
+                None => toml::to_string(&Scenario::load(&name, &[])?).map_err(|error| error.to_string())?,
+            };
+            print!("{text}");
             Ok(true)
         }
     }
@@ -171,9 +194,10 @@ impl Common {
     /// One run on a fresh server.
     fn once(&self, name: &str, scenario: &Scenario, choice: &Choice, pid: Option<u32>) -> Result<Report, String> {
         let server = choice.start(&self.server_cores, scenario.topics)?;
-        let processes = pid.map_or_else(|| server.processes.clone(), family);
+        let process = pid.or(server.process);
         let shows_progress = std::io::stderr().is_terminal();
-        let options = Options { runtime: self.runtime, cores: self.cores.clone(), processes, shows_progress };
+        let (cores, server_cores) = (self.cores.clone(), self.server_cores.clone());
+        let options = Options { runtime: self.runtime, cores, process, server_cores, shows_progress };
         run(name, &server.name, scenario, &server.target, &options)
     }
 }
@@ -190,9 +214,10 @@ fn turn(own: &Compare, server: &str) -> Result<Report, String> {
     command.args(["--cores", &joined(&common.cores), "--server-cores", &joined(&common.server_cores)]);
     command.args(["--runtime", runtime.as_ref().map_or("monoio", |value| value.get_name())]);
     common.set.iter().for_each(|change| _ = command.args(["--set", change]));
-    let output = command.output().map_err(|error| problem(error.to_string()))?;
-    if !matches!(output.status.code(), Some(0 | 1)) {
-        return Err(String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("loadgen: ").to_owned());
+    // Its progress and its problems are told where this one's are.
+    let status = command.stdout(Stdio::null()).status().map_err(|error| problem(error.to_string()))?;
+    if !matches!(status.code(), Some(0 | 1)) {
+        return Err(problem("could not be measured".into()));
     }
     let text = std::fs::read_to_string(&json).map_err(|error| problem(error.to_string()))?;
     let _ = std::fs::remove_file(&json);
@@ -202,6 +227,9 @@ fn turn(own: &Compare, server: &str) -> Result<Report, String> {
 
 fn run_all(own: &Run) -> Result<bool, String> {
     let choice = Choice::parse(&own.server);
+    if own.hdr.is_some() && own.scenarios.len() > 1 {
+        return Err("an HdrHistogram log is of one scenario".into());
+    }
     let mut reports = Vec::new();
     for name in &own.scenarios {
         let scenario = Scenario::load(name, &own.common.set)?;
@@ -280,7 +308,7 @@ fn compare_all(own: &Compare) -> Result<bool, String> {
         }
     }
     if let Some(path) = &own.history {
-        history::add(path, &own.scenario, &rows)?;
+        history::add(path, &own.scenario, &own.note, &rows)?;
     }
     let all: Vec<Report> = rounds.into_iter().flatten().collect();
     own.common.write(&all)?;

@@ -44,7 +44,7 @@ pub struct Counted {
     pub verdicts: Vec<(crate::verify::Promise, Verdict)>,
     /// Of slow and stuck ones.
     pub slow: Verdict,
-    /// Messages of other runs, and states from before.
+    /// Messages of others, and states from before.
     pub foreign: u64,
     pub reconnects: u64,
     /// Subscribers whose sessions the server had forgotten.
@@ -133,6 +133,9 @@ pub struct Environment {
     pub version: String,
     pub runtime: String,
     pub cores: Vec<usize>,
+    pub server_cores: Vec<usize>,
+    /// With which the server was started; nothing where it is not known.
+    pub server_command: String,
     pub kernel: String,
     pub cpu: String,
     pub unix_time: u64,

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 
 /// The first line of comparisons; and how that of counts begins.
-const HEAD: &str = "unix_time,scenario,figure,ratio,low,high,confidence,rounds";
+const HEAD: &str = "unix_time,scenario,figure,ratio,low,high,confidence,rounds,note";
 
 const COUNTS_HEAD: &str = "unix_time,after,";
 
@@ -20,14 +20,15 @@ pub struct Entry {
     pub ratio: f64,
 }
 
-/// Adds what the first server was to the last one.
-pub fn add(path: &Path, scenario: &str, rows: &[Row]) -> Result<(), String> {
+/// Adds what the first server was to the last one, with a note that tells what these are.
+pub fn add(path: &Path, scenario: &str, note: &str, rows: &[Row]) -> Result<(), String> {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let note = note.replace([',', '\n', '"'], " ");
     let mut text = if path.exists() { String::new() } else { format!("{HEAD}\n") };
     for row in rows {
         let Some(Ratio { ratio, low, high, confidence, rounds }) = row.ratios.first() else { continue };
         let (time, figure) = (since.as_secs(), row.figure.name());
-        text += &format!("{time},{scenario},{figure},{ratio:.4},{low:.4},{high:.4},{confidence:.4},{rounds}\n");
+        text += &format!("{time},{scenario},{figure},{ratio:.4},{low:.4},{high:.4},{confidence:.4},{rounds},{note}\n");
     }
     let file = OpenOptions::new().create(true).append(true).open(path);
     let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
@@ -83,7 +84,7 @@ mod tests {
         let ratio = Ratio { ratio: 1.25, low: 1.0, high: 1.5, confidence: 0.9375, rounds: 5 };
         let row = Row { figure: Figure::P99, medians: vec![1.0, 2.0], ratios: vec![ratio] };
         for _ in 0..2 {
-            add(&path, "pairs", std::slice::from_ref(&row)).expect("written");
+            add(&path, "pairs", "a, \"b\"", std::slice::from_ref(&row)).expect("written");
         }
         let entries = read(&path).expect("valid");
         assert_eq!(entries.len(), 2);

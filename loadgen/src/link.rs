@@ -6,11 +6,9 @@ use crate::wire::{Event, Opening, Protocol, Wire};
 use bytes::BytesMut;
 use socket2::{Domain, Socket, Type};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
-use std::time::Duration;
 
 /// Connections from one source address, where there are several to choose from: ports run out at about 28,000.
 const PER_SOURCE: usize = 20_000;
-const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Of a reader that is to be slow: little waits in the kernel for it.
 const SLOW_BUFFER_BYTES: usize = 16 << 10;
 
@@ -23,6 +21,15 @@ pub struct Link<R: Runtime> {
     pub read_ns: u64,
 }
 
+/// What is known of a connection that stands.
+pub struct Opened<R: Runtime> {
+    pub link: Link<R>,
+    /// The server has kept the session.
+    pub is_resumed: bool,
+    /// See [`Event::Open`].
+    pub receive_max: u16,
+}
+
 /// Who is dialling.
 #[derive(Clone, Copy)]
 pub struct Caller {
@@ -32,6 +39,7 @@ pub struct Caller {
     pub is_slow: bool,
 }
 
+/// Begins to connect; what is written waits until the connection stands.
 fn dial(address: SocketAddr, caller: Caller) -> std::io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if address.ip().is_loopback() && address.is_ipv4() && caller.number >= PER_SOURCE {
@@ -41,33 +49,37 @@ fn dial(address: SocketAddr, caller: Caller) -> std::io::Result<TcpStream> {
     if caller.is_slow {
         socket.set_recv_buffer_size(SLOW_BUFFER_BYTES)?;
     }
-    socket.connect_timeout(&address.into(), DIAL_TIMEOUT)?;
     socket.set_tcp_nodelay(true)?;
-    Ok(socket.into())
+    socket.set_nonblocking(true)?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(nix::errno::Errno::EINPROGRESS as i32) => Err(error),
+        _ => Ok(socket.into()),
+    }
 }
 
 impl<R: Runtime> Link<R> {
     pub fn dial(shared: &Shared, caller: Caller) -> Result<Link<R>, String> {
-        let (address, _) = shared.target.address(caller.protocol)?;
+        let (address, _) = shared.address(caller.protocol)?;
         let adopted = dial(address, caller).and_then(R::adopt);
         let (reader, writer) = adopted.map_err(|error| format!("cannot connect to {address}: {error}"))?;
         Ok(Link { reader, writer, incoming: BytesMut::new(), out: Vec::new(), read_ns: 0 })
     }
 
-    /// Dials and waits until the connection stands. True: the server has kept the session.
+    /// Dials and waits until the connection stands.
     pub async fn open(
         shared: &Shared,
         caller: Caller,
         wire: &mut Wire,
         opening: &Opening<'_>,
-    ) -> Result<(Link<R>, bool), String> {
+    ) -> Result<Opened<R>, String> {
         let mut link = Link::dial(shared, caller)?;
         wire.open(opening, &mut link.out);
         if !wire.is_greeted() {
-            return Ok((link, false));
+            return Ok(Opened { link, is_resumed: false, receive_max: u16::MAX });
         }
+        link.flush().await.map_err(|what| format!("cannot connect to {}: {what}", opening.host))?;
         match link.next(shared, wire).await? {
-            Event::Open { is_resumed } => Ok((link, is_resumed)),
+            Event::Open { is_resumed, receive_max } => Ok(Opened { link, is_resumed, receive_max }),
             other => Err(format!("{other:?} before the connection stood")),
         }
     }

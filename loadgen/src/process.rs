@@ -1,13 +1,15 @@
-//! What a process costs, from `/proc`.
+//! What a process costs, from its CPU clock and `/proc`.
 
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::fs;
 
-/// Sums over all threads that there are. A thread that ends takes its figures with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
-    /// User and system time.
+    /// User and system time, of threads that have ended, too.
     pub cpu_s: f64,
+    /// Of the threads that there are: one that ends takes its own with it.
     pub context_switches: u64,
     /// Memory of its own that is in use, and all that is resident.
     pub anonymous_bytes: u64,
@@ -19,6 +21,13 @@ fn field(status: &str, name: &str) -> u64 {
     line.and_then(|rest| rest.split_whitespace().next()).and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
+/// In nanoseconds' precision, where `/proc` has ticks of 10 ms.
+fn cpu_s(process: u32) -> Option<f64> {
+    let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(process).ok()?)).ok()?;
+    let time = clock_gettime(clock).ok()?;
+    Some(time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9)
+}
+
 impl Usage {
     /// Of some processes together; those that are gone count nothing.
     pub fn of(processes: &[u32]) -> Usage {
@@ -27,11 +36,8 @@ impl Usage {
             let Ok(status) = fs::read_to_string(format!("/proc/{process}/status")) else { continue };
             usage.anonymous_bytes += field(&status, "RssAnon:") << 10;
             usage.resident_bytes += field(&status, "VmRSS:") << 10;
+            usage.cpu_s += cpu_s(*process).unwrap_or(0.0);
             for task in fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten() {
-                // Nanoseconds on a CPU, as the scheduler counts them: ticks would be 10 ms each.
-                let times = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-                let running = times.split_whitespace().next().and_then(|number| number.parse::<u64>().ok());
-                usage.cpu_s += running.unwrap_or(0) as f64 / 1e9;
                 let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
                 usage.context_switches +=
                     field(&status, "voluntary_ctxt_switches:") + field(&status, "nonvoluntary_ctxt_switches:");
@@ -48,6 +54,12 @@ impl Usage {
             ..*self
         }
     }
+}
+
+/// With which a process was started.
+pub fn command_line(process: u32) -> String {
+    let words = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&words).trim_end_matches('\0').replace('\0', " ")
 }
 
 /// A process and all that it has started.
@@ -72,13 +84,17 @@ mod tests {
     fn work_costs_time() {
         let own = [std::process::id()];
         let before = Usage::of(&own);
-        let started = std::time::Instant::now();
-        while started.elapsed().as_millis() < 50 {
-            std::hint::black_box(0);
-        }
+        let work = || {
+            let started = std::time::Instant::now();
+            while started.elapsed().as_millis() < 50 {
+                std::hint::black_box(0);
+            }
+        };
+        std::thread::spawn(work).join().expect("it ends");
         let used = Usage::of(&own).since(&before);
         assert!(used.cpu_s > 0.02 && used.resident_bytes > 0, "{used:?}");
         assert_eq!(Usage::of(&[u32::MAX]), Usage::default());
         assert_eq!(family(own[0])[0], own[0]);
+        assert!(command_line(own[0]).contains("loadgen"));
     }
 }

@@ -43,8 +43,8 @@ built_in!["tablecast", "floor", "mosquitto", "nats", "nchan", "nginx", "nginx-in
 pub struct Server {
     pub name: String,
     pub target: Target,
-    /// Its processes.
-    pub processes: Vec<u32>,
+    /// Its process, if it was started here.
+    pub process: Option<u32>,
     child: Option<Child>,
     folder: Option<Folder>,
 }
@@ -144,7 +144,7 @@ impl Choice {
             ..profile.target.clone()
         };
         if profile.command.is_empty() {
-            return Ok(Server { name: self.name(), target, processes: Vec::new(), child: None, folder: None });
+            return Ok(Server { name: self.name(), target, process: None, child: None, folder: None });
         }
         let folder = Folder(folder);
         let write = |name: &str, text: &str| {
@@ -173,13 +173,12 @@ impl Choice {
             .stderr(error_log)
             .spawn()
             .map_err(|error| problem(format!("cannot start {}: {error}", words.join(" "))))?;
-        let mut server =
-            Server { name: self.name(), target, processes: Vec::new(), child: Some(child), folder: Some(folder) };
+        let process = Some(child.id());
+        let mut server = Server { name: self.name(), target, process, child: Some(child), folder: Some(folder) };
         server.wait().map_err(|what| {
             let log = server.folder.as_ref().map(|folder| read(&folder.0.join("log"))).unwrap_or_default();
             problem(format!("{what}; it says: {}", log.trim()))
         })?;
-        server.processes = server.child.as_ref().map(|child| family(child.id())).unwrap_or_default();
         Ok(server)
     }
 }

@@ -1,6 +1,6 @@
 //! A publisher: sends on schedule, or as fast as its window allows.
 
-use crate::link::{Caller, Link, Receiving};
+use crate::link::{Caller, Link, Opened, Receiving};
 use crate::payload::Stamp;
 use crate::runtime::{Runtime, Writer};
 use crate::scenario::{Scenario, Window, Workload};
@@ -46,6 +46,8 @@ pub struct Publisher {
     /// What the protocol wants in return for what it has received.
     replies: RefCell<Vec<u8>>,
     has_failed: Cell<bool>,
+    /// Messages above QoS 0 that the server takes at once.
+    receive_max: Cell<u64>,
 }
 
 impl Publisher {
@@ -90,7 +92,8 @@ impl Publisher {
             let room = (scenario.in_flight as u64).saturating_sub(under_way);
             if room < refill(scenario.in_flight as u64) { 0 } else { room }
         };
-        left.min(UNANSWERED_MAX - unanswered)
+        let most = if scenario.qos > 0 { UNANSWERED_MAX.min(self.receive_max.get()) } else { UNANSWERED_MAX };
+        left.min(most.saturating_sub(unanswered))
     }
 }
 
@@ -102,15 +105,16 @@ pub async fn publish<R: Runtime>(worker: Rc<Worker>, number: usize) {
         worker.shared.problem(format!("a publisher by {protocol:?}: {what}"));
     }
     note_sent(&worker, number);
-    worker.shared.publishers_done.fetch_add(1, Ordering::AcqRel);
+    worker.shared.finished.fetch_add(1, Ordering::AcqRel);
     while connection.is_some() && worker.shared.phase() < Phase::Done {
         R::sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// Says how much was sent to each topic.
+/// Says how much was sent to each topic. What should have been accepted and was not is owed to nobody.
 fn note_sent(worker: &Worker, number: usize) {
-    let sent = worker.publishers[number].sent.get();
+    let own = &worker.publishers[number];
+    let sent = own.sent.get() - own.waiting.borrow().len() as u64;
     let topics: Vec<usize> = worker.scenario().topics_of(number).collect();
     let cycle = topics.len() as u64;
     let mut all = worker.shared.sent.lock().expect("not poisoned");
@@ -127,18 +131,20 @@ async fn run<R: Runtime>(
 ) -> Result<(), String> {
     let (shared, scenario) = (worker.shared.clone(), worker.scenario());
     let own = &worker.publishers[number];
-    let opened = open::<R>(&shared, number, protocol).await;
+    let targets = (0..scenario.topics).map(|topic| shared.target.publication(protocol, topic));
+    let targets: Result<Vec<String>, String> = targets.collect();
+    let opened = match &targets {
+        Ok(_) => open::<R>(&shared, number, protocol).await,
+        Err(what) => Err(what.clone()),
+    };
     worker.settle(&opened.as_ref().map(drop).map_err(Clone::clone));
-    let Ok((link, wire)) = opened else { return Ok(()) };
+    let (Ok(targets), Ok((Opened { link, receive_max, .. }, wire))) = (targets, opened) else { return Ok(()) };
+    own.receive_max.set(receive_max.into());
     let (receiving, writer) = link.split();
     let writer = connection.insert(writer);
     R::spawn(receive(worker.clone(), number, receiving, wire));
-    let targets: Vec<String> =
-        (0..scenario.topics).map(|topic| shared.target.publication(protocol, topic)).collect::<Result<_, _>>()?;
-    let (_, host) = shared.target.address(protocol)?;
-    while shared.phase() < Phase::Warmup {
-        R::sleep(Duration::from_millis(1)).await;
-    }
+    let (_, host) = shared.address(protocol)?;
+    worker.until_it_begins::<R>().await;
     let is_answered = protocol.is_answered(scenario.qos);
     // Others are answered in order.
     let is_numbered = scenario.qos > 0 || protocol == Protocol::WebSocket;
@@ -146,7 +152,9 @@ async fn run<R: Runtime>(
     let (mut out, mut payload) = (Vec::new(), Vec::new());
     let mut moved = (0, shared.now_ns());
     let last_phase = if scenario.workload == Workload::Resume { Phase::Warmup } else { Phase::Measure };
-    while shared.phase() <= last_phase {
+    // What was due before the end is sent, however late it is then.
+    let is_due = |phase| phase == Phase::Drain && scenario.rate > 0.0 && own.due.get() > own.sent.get();
+    while shared.phase() <= last_phase || is_due(shared.phase()) {
         out.append(&mut own.replies.borrow_mut());
         let count = own.allowance(scenario).min(BATCH);
         if own.has_failed.get() {
@@ -186,6 +194,9 @@ async fn run<R: Runtime>(
         }
         writer.write(&mut out).await.map_err(|error| format!("cannot send: {error}"))?;
     }
+    if let missed @ 1.. = own.due.get().saturating_sub(own.sent.get()) {
+        return Err(format!("{missed} messages were due and could not be sent"));
+    }
     let until_ns = shared.now_ns() + PATIENCE.as_nanos() as u64;
     while !own.waiting.borrow().is_empty() && shared.now_ns() < until_ns && !own.has_failed.get() {
         own.signal.wait().await;
@@ -200,8 +211,8 @@ async fn run<R: Runtime>(
     }
 }
 
-async fn open<R: Runtime>(shared: &Shared, number: usize, protocol: Protocol) -> Result<(Link<R>, Wire), String> {
-    let (_, host) = shared.target.address(protocol)?;
+async fn open<R: Runtime>(shared: &Shared, number: usize, protocol: Protocol) -> Result<(Opened<R>, Wire), String> {
+    let (_, host) = shared.address(protocol)?;
     let caller = Caller { protocol, number: shared.scenario.subscribers + number, is_slow: false };
     let name = format!("lg{:x}-p{number}", shared.run);
     let mut wire = Wire::new(protocol);
@@ -216,11 +227,10 @@ async fn open<R: Runtime>(shared: &Shared, number: usize, protocol: Protocol) ->
         }
     }
     let path = &shared.target.path(protocol, &stream);
-    let accepted = socket.map(|socket| socket.accepted.as_str());
-    let opening = Opening { host, path, name: &name, is_clean: true, accepted };
-    let (mut link, _) = Link::open(shared, caller, &mut wire, &opening).await?;
-    link.flush().await?;
-    Ok((link, wire))
+    let opening = Opening { host, path, name: &name, is_clean: true, publishing: socket };
+    let mut opened = Link::open(shared, caller, &mut wire, &opening).await?;
+    opened.link.flush().await?;
+    Ok((opened, wire))
 }
 
 /// When a message is due: those of all publishers take turns.
@@ -257,7 +267,8 @@ async fn receive<R: Runtime>(worker: Rc<Worker>, number: usize, mut receiving: R
                     break what;
                 }
             }
-            Some(Event::Acknowledged { id }) => {
+            Some(event @ (Event::Acknowledged { .. } | Event::Answer(_))) => {
+                let id = if let Event::Acknowledged { id } = event { id } else { 0 };
                 let mut waiting = own.waiting.borrow_mut();
                 let at = if id == 0 { Some(0) } else { waiting.iter().position(|(own, _)| *own == id) };
                 let Some((_, time_ns)) = at.and_then(|at| waiting.remove(at)) else {
@@ -265,12 +276,7 @@ async fn receive<R: Runtime>(worker: Rc<Worker>, number: usize, mut receiving: R
                     continue;
                 };
                 own.answered.set(own.answered.get() + 1);
-                shared.counts.acknowledged.fetch_add(1, Ordering::Relaxed);
-                if shared.phase() == Phase::Measure {
-                    let mut counted = worker.counted.borrow_mut();
-                    counted.acknowledged += 1;
-                    counted.answer.saturating_record(shared.now_ns().saturating_sub(time_ns).max(1));
-                }
+                worker.answered(time_ns);
             }
             Some(_) => {}
         }

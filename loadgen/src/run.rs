@@ -1,7 +1,7 @@
 //! One run of a scenario against one server: starts the threads, leads them through the phases, and watches.
 
 use crate::figures::{Counted, Environment, Percentiles, Report, Sample, curve};
-use crate::process::Usage;
+use crate::process::{Usage, command_line, family};
 use crate::runtime::Runtime;
 use crate::runtime::glommio::Glommio;
 use crate::runtime::monoio::Monoio;
@@ -38,8 +38,9 @@ pub struct Options {
     pub runtime: RuntimeKind,
     /// Each runs a thread of its own.
     pub cores: Vec<usize>,
-    /// Processes of the server.
-    pub processes: Vec<u32>,
+    /// The server's process, and the cores that it has.
+    pub process: Option<u32>,
+    pub server_cores: Vec<usize>,
     pub shows_progress: bool,
 }
 
@@ -95,15 +96,17 @@ impl Watch<'_> {
 }
 
 /// The processor's name and the kernel's.
-pub fn environment(runtime: RuntimeKind, cores: &[usize]) -> Environment {
+fn environment(options: &Options) -> Environment {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpus = read("/proc/cpuinfo");
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Environment {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        runtime: format!("{runtime:?}").to_lowercase(),
-        cores: cores.to_vec(),
+        runtime: format!("{:?}", options.runtime).to_lowercase(),
+        cores: options.cores.clone(),
+        server_cores: options.server_cores.clone(),
+        server_command: options.process.map(command_line).unwrap_or_default(),
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
         cpu: model.trim_start_matches(['\t', ' ', ':']).to_owned(),
         unix_time: since.as_secs(),
@@ -120,7 +123,7 @@ pub fn run(
     let (publish, subscribe) = (target.spoken(&scenario.publish), target.spoken(&scenario.subscribe));
     let scenario = &Scenario { publish, subscribe, ..scenario.clone() };
     let shared = Arc::new(Shared::new(scenario.clone(), target.clone(), options.cores.len()));
-    let idle = Usage::of(&options.processes);
+    let idle = options.process.map(|process| Usage::of(&family(process)));
     let (sender, results) = channel();
     let threads: Vec<_> = options
         .cores
@@ -143,7 +146,7 @@ pub fn run(
         shown: Instant::now(),
         before: (0, 0),
     };
-    let led = lead(&mut watch, scenario, &idle);
+    let led = lead(&mut watch, scenario, idle);
     shared.enter(Phase::Done);
     if options.shows_progress {
         eprint!("\r{:<100}\r", "");
@@ -169,7 +172,7 @@ pub fn run(
     Ok(Report {
         name: name.to_owned(),
         server: server.to_owned(),
-        environment: environment(options.runtime, &options.cores),
+        environment: environment(options),
         scenario: scenario.clone(),
         seconds: measured.seconds,
         sent: counted.sent,
@@ -204,8 +207,8 @@ struct Measured {
 }
 
 /// Leads the threads through the phases.
-fn lead(watch: &mut Watch<'_>, scenario: &Scenario, idle: &Usage) -> Result<Measured, String> {
-    let (shared, processes) = (watch.shared, &watch.options.processes);
+fn lead(watch: &mut Watch<'_>, scenario: &Scenario, idle: Option<Usage>) -> Result<Measured, String> {
+    let shared = watch.shared;
     let publishers = scenario.publishers();
     let expected = (scenario.subscribers + publishers) as u64;
     let mut limit = SETUP + SETUP_EACH * expected as u32;
@@ -224,22 +227,26 @@ fn lead(watch: &mut Watch<'_>, scenario: &Scenario, idle: &Usage) -> Result<Meas
         return Err(format!("{connected} of {expected} connections stand: {problems}"));
     }
     let own = [std::process::id()];
-    let cost = |before: &Usage| Usage::of(processes).since(before);
+    // Those that it has started by now belong to it.
+    let processes = watch.options.process.map(family);
+    let usage = || processes.as_deref().map(Usage::of);
+    let cost = |before: Option<Usage>| Some(usage()?.since(&before?));
     if scenario.workload == Workload::Idle {
         std::thread::sleep(Duration::from_secs(1)); // what setting up has left behind is let go
-        let grown = Usage::of(processes).anonymous_bytes.saturating_sub(idle.anonymous_bytes);
-        let (before, since) = (Usage::of(processes), Instant::now());
+        let (before, since) = (usage(), Instant::now());
+        let grown = |idle: Usage| Some(before?.anonymous_bytes.saturating_sub(idle.anonymous_bytes));
+        let grown = idle.and_then(grown);
         watch.wait("idle", Duration::from_secs_f64(scenario.seconds), |_| false);
         return Ok(Measured {
             seconds: since.elapsed().as_secs_f64(),
-            usage: (!processes.is_empty()).then(|| cost(&before)),
+            usage: cost(before),
             generator_cpu_s: 0.0,
-            bytes_per_connection: (!processes.is_empty()).then(|| grown as f64 / connected.max(1) as f64),
+            bytes_per_connection: grown.map(|grown| grown as f64 / connected.max(1) as f64),
         });
     }
     shared.schedule_ns.store(shared.now_ns(), Ordering::Release);
     shared.enter(Phase::Warmup);
-    let everyone = |shared: &Shared| shared.publishers_done.load(Ordering::Acquire) >= publishers;
+    let everyone = |shared: &Shared| shared.finished.load(Ordering::Acquire) >= scenario.actors();
     let is_resume = scenario.workload == Workload::Resume;
     if is_resume {
         if !watch.wait("publishing", RESUME_MAX, everyone) {
@@ -248,7 +255,7 @@ fn lead(watch: &mut Watch<'_>, scenario: &Scenario, idle: &Usage) -> Result<Meas
     } else {
         watch.wait("warming up", Duration::from_secs_f64(scenario.warmup), |_| false);
     }
-    let (before, own_before, since) = (Usage::of(processes), Usage::of(&own), Instant::now());
+    let (before, own_before, since) = (usage(), Usage::of(&own), Instant::now());
     watch.measured_since = Some(since);
     shared.enter(Phase::Measure);
     if is_resume {
@@ -259,7 +266,7 @@ fn lead(watch: &mut Watch<'_>, scenario: &Scenario, idle: &Usage) -> Result<Meas
     }
     let measured = Measured {
         seconds: since.elapsed().as_secs_f64(),
-        usage: (!processes.is_empty()).then(|| cost(&before)),
+        usage: cost(before),
         generator_cpu_s: Usage::of(&own).since(&own_before).cpu_s,
         bytes_per_connection: None,
     };

@@ -192,9 +192,28 @@ impl Scenario {
         range("seconds", self.seconds, 0.1, 86_400.0)?;
         range("warmup", self.warmup, 0.0, 3600.0)?;
         range("cut_every", self.cut_every, 0.0, 86_400.0)?;
+        range("slow_bytes_per_s", self.slow_bytes_per_s as f64, 1.0, 1e9)?;
+        range("ramp", self.ramp, 0.0, 1e6)?;
+        if self.burst > 1 && self.workload != Workload::Flow {
+            return Err("bursts are of messages: the workload is flow".into());
+        }
+        if self.workload == Workload::Resume
+            && let Some(protocol) = self.subscribe.iter().find(|protocol| !protocol.is_mqtt())
+        {
+            return Err(format!("{protocol:?} keeps no session to resume; cut_every and durable make SSE go on"));
+        }
         range("messages", self.messages as f64, 1.0, 1e7)?;
         let kinds = self.slow_readers + self.stuck_readers;
         range("slow_readers + stuck_readers", kinds as f64, 0.0, self.subscribers as f64)
+    }
+
+    /// How many connections have something to finish: they publish, read, or come and go.
+    pub fn actors(&self) -> usize {
+        match self.workload {
+            Workload::Flow | Workload::Resume => self.publishers,
+            Workload::Connect | Workload::Reads => self.subscribers,
+            Workload::Idle => 0,
+        }
     }
 
     /// How many connections publish.

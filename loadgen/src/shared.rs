@@ -2,7 +2,9 @@
 
 use crate::scenario::Scenario;
 use crate::target::Target;
+use crate::wire::Protocol;
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -42,18 +44,24 @@ pub struct Shared {
     base: Instant,
     phase: AtomicU8,
     pub counts: Counts,
-    /// Publishers that have sent all, and have been told that it is accepted.
-    pub publishers_done: AtomicUsize,
-    /// Messages that were sent, by publisher and topic.
+    /// Connections that have sent all they were to, and have been told that it is accepted.
+    pub finished: AtomicUsize,
+    /// Messages that were sent, and accepted where they are answered, by publisher and topic.
     pub sent: Mutex<HashMap<(u32, u32), u64>>,
     problems: Mutex<Vec<String>>,
     /// When the schedule of an open loop begins, in nanoseconds since `base`.
     pub schedule_ns: AtomicU64,
+    /// From when to when is measured.
+    measured_ns: (AtomicU64, AtomicU64),
+    /// Where the protocols are spoken: looked up once.
+    addresses: HashMap<Protocol, Result<SocketAddr, String>>,
     pub workers: usize,
 }
 
 impl Shared {
     pub fn new(scenario: Scenario, target: Target, workers: usize) -> Shared {
+        let protocols = scenario.publish.iter().chain(&scenario.subscribe).chain(&[Protocol::Rest]);
+        let addresses = protocols.map(|protocol| (*protocol, target.address(*protocol))).collect();
         let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Shared {
             scenario,
@@ -62,10 +70,12 @@ impl Shared {
             base: Instant::now(),
             phase: AtomicU8::new(0),
             counts: Counts::default(),
-            publishers_done: AtomicUsize::new(0),
+            finished: AtomicUsize::new(0),
             sent: Mutex::default(),
             problems: Mutex::default(),
             schedule_ns: AtomicU64::new(u64::MAX),
+            measured_ns: (AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX)),
+            addresses,
             workers,
         }
     }
@@ -75,7 +85,25 @@ impl Shared {
     }
 
     pub fn enter(&self, phase: Phase) {
+        let (from, upto) = &self.measured_ns;
+        match phase {
+            Phase::Measure => from.store(self.now_ns(), Ordering::Release),
+            Phase::Drain => upto.store(self.now_ns(), Ordering::Release),
+            _ => {}
+        }
         self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    /// Whether what was meant to happen at this time is measured, however late it did.
+    pub fn is_measured(&self, at_ns: u64) -> bool {
+        let (from, upto) = &self.measured_ns;
+        (from.load(Ordering::Acquire)..upto.load(Ordering::Acquire)).contains(&at_ns)
+    }
+
+    /// The address for a protocol, and what goes into the Host field.
+    pub fn address(&self, protocol: Protocol) -> Result<(SocketAddr, &str), String> {
+        let address = self.addresses.get(&protocol).cloned().unwrap_or_else(|| self.target.address(protocol))?;
+        Ok((address, self.target.host(protocol).unwrap_or_default()))
     }
 
     pub fn now_ns(&self) -> u64 {

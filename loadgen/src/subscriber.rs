@@ -1,6 +1,6 @@
 //! A subscriber: connects, listens, and checks what it is given.
 
-use crate::link::{Caller, Link};
+use crate::link::{Caller, Link, Opened};
 use crate::payload::Stamp;
 use crate::runtime::Runtime;
 use crate::scenario::Workload;
@@ -90,13 +90,17 @@ impl Subscriber {
     async fn listen<R: Runtime>(&mut self, wire: &mut Wire, was_settled: &mut bool) -> Result<Ended, String> {
         let worker = self.worker.clone();
         let (shared, scenario) = (&*worker.shared, worker.scenario());
-        let (_, host) = shared.target.address(self.caller.protocol)?;
+        let (_, host) = shared.address(self.caller.protocol)?;
         let is_away = scenario.workload == Workload::Resume;
         let is_clean = !scenario.durable && !is_away;
         let path = &shared.target.path(self.caller.protocol, &self.filter);
-        let opening = Opening { host, path, name: &self.name, is_clean, accepted: None };
-        let (mut link, is_resumed) = Link::<R>::open(shared, self.caller, wire, &opening).await?;
-        if self.is_known && !is_clean && !is_resumed {
+        let opening = Opening { host, path, name: &self.name, is_clean, publishing: None };
+        let Opened { mut link, is_resumed, .. } = Link::<R>::open(shared, self.caller, wire, &opening).await?;
+        let is_mqtt = self.caller.protocol.is_mqtt();
+        if self.is_known && !is_mqtt && !is_resumed {
+            self.seen.borrow_mut().tracker.begin_anew();
+        }
+        if self.is_known && is_mqtt && !is_clean && !is_resumed {
             worker.counted.borrow_mut().forgotten += 1;
         }
         if wire.subscribes() && scenario.subscribes && !is_resumed {
@@ -144,22 +148,25 @@ impl Subscriber {
     fn take<R: Runtime>(&mut self, link: &Link<R>, event: Event) {
         let Event::Message { payload, is_state } = event else { return };
         let (worker, shared) = (&self.worker, &self.worker.shared);
-        let stamp = Stamp::read(&payload).filter(|stamp| stamp.run == shared.run && !is_state);
-        let Some(stamp) = stamp else {
+        let stamp = Stamp::read(&payload).filter(|(stamp, _)| stamp.run == shared.run && !is_state);
+        let Some((stamp, rest)) = stamp else {
             worker.counted.borrow_mut().foreign += 1;
             return;
         };
+        if !rest.is_whole(worker.scenario().bytes) {
+            shared.problem(format!("a message came damaged: {}", String::from_utf8_lossy(&payload)));
+        }
         let is_first = self.seen.borrow_mut().tracker.note(&stamp);
-        if self.caller.is_slow {
+        if self.caller.is_slow || !is_first {
             return;
         }
         shared.counts.delivered.fetch_add(1, Ordering::Relaxed);
         if let Some(publisher) = worker.publishers.get(stamp.publisher as usize) {
             publisher.delivered();
         }
-        if is_first && shared.phase() == Phase::Measure {
-            let mut counted = worker.counted.borrow_mut();
-            counted.delivered += 1;
+        let mut counted = worker.counted.borrow_mut();
+        counted.delivered += u64::from(shared.phase() == Phase::Measure);
+        if shared.is_measured(stamp.time_ns) {
             counted.latency.saturating_record(link.read_ns.saturating_sub(stamp.time_ns).max(1));
         }
     }

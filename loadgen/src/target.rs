@@ -32,7 +32,7 @@ pub struct Target {
 
 /// How a WebSocket publishes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Publishing {
     /// Of the socket. One with `{topic}` in it is for that topic alone.
     pub path: String,
@@ -40,6 +40,8 @@ pub struct Publishing {
     pub message: String,
     /// Stands in the answer to a message that is accepted: to the one whose number follows `"ref":`, or the oldest one.
     pub accepted: String,
+    /// Stands in the answer to one that is not.
+    pub refused: String,
 }
 
 impl Target {
@@ -53,8 +55,8 @@ impl Target {
         [&self.mqtt, &self.mqtt_websocket, &self.http, &self.redis].into_iter().flatten().map(|own| host(own))
     }
 
-    /// The address for a protocol, and what goes into the Host field.
-    pub fn address(&self, protocol: Protocol) -> Result<(SocketAddr, &str), String> {
+    /// What goes into the Host field; an error names what the server does not have.
+    pub fn host(&self, protocol: Protocol) -> Result<&str, String> {
         let (name, address) = match protocol {
             Protocol::Mqtt4 | Protocol::Mqtt5 => ("mqtt", &self.mqtt),
             Protocol::Mqtt4WebSocket | Protocol::Mqtt5WebSocket => ("mqtt_websocket", &self.mqtt_websocket),
@@ -62,9 +64,13 @@ impl Target {
             Protocol::Redis => ("redis", &self.redis),
         };
         let address = address.as_deref().ok_or_else(|| format!("the server has no {name} address"))?;
-        let address = host(address);
-        let mut found = address.to_socket_addrs().map_err(|error| format!("{name} address {address}: {error}"))?;
-        Ok((found.next().ok_or_else(|| format!("{name} address {address}: nothing found"))?, address))
+        Ok(host(address))
+    }
+
+    pub fn address(&self, protocol: Protocol) -> Result<SocketAddr, String> {
+        let host = self.host(protocol)?;
+        let mut found = host.to_socket_addrs().map_err(|error| format!("address {host}: {error}"))?;
+        found.next().ok_or_else(|| format!("address {host}: nothing found"))
     }
 
     /// The path of the request that opens a connection, or nothing where there is none.

@@ -2,6 +2,7 @@
 
 use crate::payload::Stamp;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 
 /// The messages of one publisher to one topic, as one subscriber has seen them.
 #[derive(Clone, Debug)]
@@ -12,6 +13,8 @@ struct Stream {
     next: u64,
     /// Numbers before it that have not come, as ranges.
     gaps: Vec<(u64, u64)>,
+    /// The newest one may come once more: a stream that begins anew shows it as the state that it finds.
+    repeats: bool,
 }
 
 /// What a subscriber was promised.
@@ -78,6 +81,8 @@ impl Verdict {
 #[derive(Default)]
 pub struct Tracker {
     streams: Vec<Stream>,
+    /// Where each is, by publisher and topic.
+    places: HashMap<(u32, u32), usize>,
     /// Where the last message belonged: the next one likely does, too.
     last: usize,
     verdict: Verdict,
@@ -86,11 +91,11 @@ pub struct Tracker {
 impl Tracker {
     /// A message has come. False: not for the first time.
     pub fn note(&mut self, stamp: &Stamp) -> bool {
-        let is_of = |stream: &Stream| (stream.publisher, stream.topic) == (stamp.publisher, stamp.topic);
+        let Stamp { publisher, topic, .. } = *stamp;
+        let is_of = |stream: &Stream| (stream.publisher, stream.topic) == (publisher, topic);
         if !self.streams.get(self.last).is_some_and(is_of) {
-            self.last = self.streams.iter().position(is_of).unwrap_or_else(|| {
-                let Stamp { publisher, topic, .. } = *stamp;
-                self.streams.push(Stream { publisher, topic, next: 0, gaps: Vec::new() });
+            self.last = *self.places.entry((publisher, topic)).or_insert_with(|| {
+                self.streams.push(Stream { publisher, topic, next: 0, gaps: Vec::new(), repeats: false });
                 self.streams.len() - 1
             });
         }
@@ -102,6 +107,9 @@ impl Tracker {
             stream.next = stamp.number + 1;
             self.verdict.delivered += 1;
             return true;
+        }
+        if stamp.number + 1 == stream.next && std::mem::take(&mut stream.repeats) {
+            return false;
         }
         let Some(at) = stream.gaps.iter().position(|(from, to)| (*from..*to).contains(&stamp.number)) else {
             self.verdict.duplicated += 1;
@@ -115,11 +123,16 @@ impl Tracker {
         true
     }
 
+    /// The subscriber begins anew, and is shown current states first.
+    pub fn begin_anew(&mut self) {
+        self.streams.iter_mut().for_each(|stream| stream.repeats = true);
+    }
+
     /// The end: `sent` says how many messages each publisher has sent to each topic that the subscriber listens to.
     pub fn finish(&self, sent: impl Iterator<Item = ((u32, u32), u64)>) -> Verdict {
         let mut verdict = self.verdict;
         for ((publisher, topic), count) in sent {
-            let stream = self.streams.iter().find(|own| (own.publisher, own.topic) == (publisher, topic));
+            let stream = self.places.get(&(publisher, topic)).map(|at| &self.streams[*at]);
             verdict.cut_off += count.saturating_sub(stream.map_or(0, |stream| stream.next));
         }
         let gaps = self.streams.iter().flat_map(|stream| &stream.gaps);
@@ -146,6 +159,13 @@ mod tests {
         let expected = Verdict { delivered: 4, duplicated: 2, reordered: 1, passed_over: 2, cut_off: 3 };
         assert_eq!(seen(&[0, 0, 3, 5, 2, 2], 9), expected);
         assert_eq!(seen(&[], 2), Verdict { cut_off: 2, ..Verdict::default() });
+        let mut tracker = Tracker::default();
+        for number in [0, 1] {
+            tracker.note(&Stamp { number, ..Stamp::default() });
+            tracker.begin_anew();
+        }
+        let notes = [1, 1, 0].map(|number| tracker.note(&Stamp { number, ..Stamp::default() }));
+        assert_eq!((notes, tracker.verdict.duplicated), ([false; 3], 2), "the newest one may come again, once");
     }
 
     #[test]

@@ -66,6 +66,23 @@ impl Worker {
         self.listeners.0.get() + self.listeners.1[topic].get()
     }
 
+    /// Something is done that was meant to begin at `since_ns`. Its time counts where it began while it was measured: what
+    /// is late must not count less for that.
+    pub fn answered(&self, since_ns: u64) {
+        self.shared.counts.acknowledged.fetch_add(1, Ordering::Relaxed);
+        let mut counted = self.counted.borrow_mut();
+        counted.acknowledged += u64::from(self.shared.phase() == Phase::Measure);
+        if self.shared.is_measured(since_ns) {
+            counted.answer.saturating_record(self.shared.now_ns().saturating_sub(since_ns).max(1));
+        }
+    }
+
+    pub async fn until_it_begins<R: Runtime>(&self) {
+        while self.shared.phase() < Phase::Warmup {
+            R::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// A connection stands, or never will.
     pub fn settle(&self, result: &Result<(), String>) {
         self.settled.set(self.settled.get() + 1);
@@ -158,9 +175,7 @@ fn finish(worker: &Worker, counted: &mut Counted) {
 /// Tells publishers which of their messages are due: message `g` of all, in turn, at `g / rate`.
 async fn pace<R: Runtime>(worker: Rc<Worker>) {
     let shared = worker.shared.clone();
-    while shared.phase() < Phase::Warmup {
-        R::sleep(Duration::from_millis(1)).await;
-    }
+    worker.until_it_begins::<R>().await;
     let (rate, burst) = (shared.scenario.rate, shared.scenario.burst as u64);
     let start_ns = shared.schedule_ns.load(Ordering::Acquire);
     let ticks = pacer::start(shared.clone(), start_ns, rate / burst as f64);
@@ -196,9 +211,9 @@ async fn write_records<R: Runtime>(worker: &Worker) -> Result<(), String> {
     }
     let caller = Caller { protocol: Protocol::Rest, number: 0, is_slow: false };
     let mut wire = Wire::new(Protocol::Rest);
-    let opening = Opening { host: "", path: "", name: "", is_clean: true, accepted: None };
-    let (mut link, _) = Link::<R>::open(shared, caller, &mut wire, &opening).await?;
-    let (_, host) = shared.target.address(Protocol::Rest)?;
+    let opening = Opening { host: "", path: "", name: "", is_clean: true, publishing: None };
+    let mut link = Link::<R>::open(shared, caller, &mut wire, &opening).await?.link;
+    let (_, host) = shared.address(Protocol::Rest)?;
     let mut payload = Vec::new();
     for topic in 0..worker.scenario().topics {
         payload.clear();
@@ -207,7 +222,7 @@ async fn write_records<R: Runtime>(worker: &Worker) -> Result<(), String> {
         let message = Message { target: &target, host, payload: &payload, qos: 0, retain: true, id: 0 };
         wire.publish(&message, &mut link.out);
         link.flush().await?;
-        while !matches!(link.next(shared, &mut wire).await?, Event::Acknowledged { .. }) {}
+        while !matches!(link.next(shared, &mut wire).await?, Event::Answer(_)) {}
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Figures as a table for people.
 
 use crate::figures::{Percentiles, Report};
+use crate::verify::{Promise, Verdict};
 use std::fmt::Write;
 
 /// Three digits, and a unit.
@@ -74,15 +75,21 @@ pub fn text(report: &Report) -> String {
         line(&mut out, "memory per connection", &format!("{bytes:.0} B"));
     }
     for (promise, verdict) in &report.verdicts {
-        let text = format!(
-            "{} delivered, {} duplicated, {} out of order, {} passed over, {} cut off",
-            verdict.delivered, verdict.duplicated, verdict.reordered, verdict.passed_over, verdict.cut_off
-        );
+        let Verdict { delivered, duplicated, reordered, passed_over, cut_off } = verdict;
+        let missing = match promise {
+            Promise::AtLeastOnce | Promise::ExactlyOnce => format!("{} lost", passed_over + cut_off),
+            Promise::Newest => format!("{passed_over} conflated, {cut_off} newest missing"),
+            Promise::AtMostOnce => format!("{} left out", passed_over + cut_off),
+        };
+        let text = format!("{delivered} delivered, {missing}, {duplicated} duplicated, {reordered} out of order");
         line(&mut out, &format!("verified ({})", promise.name()), &text);
     }
     if report.slow.delivered + report.slow.passed_over + report.slow.cut_off > 0 {
         let missing = report.slow.passed_over + report.slow.cut_off;
         line(&mut out, "slow readers", &format!("{} delivered, {missing} not", report.slow.delivered));
+    }
+    if report.foreign > 0 {
+        line(&mut out, "states and others' messages", &report.foreign.to_string());
     }
     if report.reconnects > 0 {
         line(&mut out, "connections lost on purpose", &report.reconnects.to_string());

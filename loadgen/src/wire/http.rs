@@ -11,8 +11,9 @@ pub struct Head {
     /// Bytes that it takes.
     pub length: usize,
     pub body: Body,
-    /// `Sec-WebSocket-Accept`
+    /// `Sec-WebSocket-Accept` and `Sec-WebSocket-Protocol`
     pub accept: Option<String>,
+    pub subprotocol: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +43,9 @@ pub fn head(incoming: &[u8]) -> Result<Option<Head>, String> {
         (Some(length), _) => Body::Bytes(length.parse().map_err(|_| format!("HTTP: Content-Length {length:?}"))?),
         _ => Body::Rest,
     };
-    Ok(Some(Head { status, length, body, accept: field("sec-websocket-accept").map(str::to_owned) }))
+    let owned = |name: &str| field(name).map(str::to_owned);
+    let (accept, subprotocol) = (owned("sec-websocket-accept"), owned("sec-websocket-protocol"));
+    Ok(Some(Head { status, length, body, accept, subprotocol }))
 }
 
 /// Takes a chunk out of what has come, if it is whole: its length; 0 is the last one.
@@ -77,7 +80,8 @@ pub fn request(message: &Message<'_>, out: &mut Vec<u8>) {
 pub struct Rest {
     /// What is left of the answer that is being read.
     left: Option<Body>,
-    scratch: BytesMut,
+    /// Of a body in chunks, what has come.
+    chunks: BytesMut,
 }
 
 impl Rest {
@@ -97,16 +101,14 @@ impl Rest {
                     if incoming.len() < length {
                         return Ok(None);
                     }
-                    incoming.advance(length);
                     self.left = None;
-                    return Ok(Some(Event::Acknowledged { id: 0 }));
+                    return Ok(Some(Event::Answer(incoming.split_to(length).freeze())));
                 }
                 Some(Body::Chunked) => {
-                    let Some(length) = chunk(incoming, &mut self.scratch)? else { return Ok(None) };
-                    self.scratch.clear();
+                    let Some(length) = chunk(incoming, &mut self.chunks)? else { return Ok(None) };
                     if length == 0 {
                         self.left = None;
-                        return Ok(Some(Event::Acknowledged { id: 0 }));
+                        return Ok(Some(Event::Answer(self.chunks.split().freeze())));
                     }
                 }
                 Some(Body::Rest) => return Err("HTTP: an answer without length on a connection that stays".into()),
@@ -123,12 +125,14 @@ mod tests {
     fn answers_in_pieces() {
         let answers = b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc\
             HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
-        let (mut rest, mut incoming, mut count) = (Rest::default(), BytesMut::new(), 0);
+        let (mut rest, mut incoming, mut bodies) = (Rest::default(), BytesMut::new(), Vec::new());
         for byte in answers {
             incoming.extend_from_slice(&[*byte]);
-            count += usize::from(rest.decode(&mut incoming).expect("valid").is_some());
+            if let Some(Event::Answer(body)) = rest.decode(&mut incoming).expect("valid") {
+                bodies.push(body);
+            }
         }
-        assert_eq!((count, incoming.len()), (3, 0));
+        assert_eq!((&bodies[..], incoming.len()), (&[&b""[..], b"abc", b"abc"].map(Into::into)[..], 0));
         incoming.extend_from_slice(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
         assert!(rest.decode(&mut incoming).expect_err("refused").contains("404"));
     }

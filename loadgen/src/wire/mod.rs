@@ -8,6 +8,7 @@ pub mod redis;
 pub mod sse;
 pub mod websocket;
 
+use crate::target::Publishing;
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +50,8 @@ pub enum Event {
     /// The connection stands: CONNACK, 101, or the head of a stream.
     Open {
         is_resumed: bool,
+        /// Messages above QoS 0 that the server takes before it has acknowledged one (MQTT 5).
+        receive_max: u16,
     },
     Subscribed,
     /// `is_state`: what was there before the subscription.
@@ -60,6 +63,15 @@ pub enum Event {
     Acknowledged {
         id: u16,
     },
+    /// The oldest request is answered, with this body.
+    Answer(Bytes),
+}
+
+impl Event {
+    /// The connection stands, and nothing is known of it.
+    fn open() -> Event {
+        Event::Open { is_resumed: false, receive_max: u16::MAX }
+    }
 }
 
 /// How a connection begins.
@@ -72,8 +84,8 @@ pub struct Opening<'a> {
     pub name: &'a str,
     /// Nothing is kept of it when it ends.
     pub is_clean: bool,
-    /// Of a WebSocket that publishes: stands in the server's answer to a message that it accepts.
-    pub accepted: Option<&'a str>,
+    /// Of a WebSocket that publishes.
+    pub publishing: Option<&'a Publishing>,
 }
 
 pub struct Message<'a> {

@@ -3,6 +3,7 @@
 
 use super::http;
 use super::{Event, Message, Opening};
+use crate::target::Publishing;
 use bytes::{Buf, BytesMut};
 use memchr::memmem;
 use std::io::Cursor;
@@ -34,29 +35,37 @@ pub struct Socket {
     /// The key whose answer is awaited.
     key: Option<String>,
     is_open: bool,
+    /// What is spoken in it.
+    subprotocol: Option<&'static str>,
     /// The fragments of a message so far.
     message: BytesMut,
 }
 
 impl Socket {
-    pub fn open(&mut self, opening: &Opening<'_>, subprotocol: Option<&str>, out: &mut Vec<u8>) {
+    pub fn open(&mut self, opening: &Opening<'_>, subprotocol: Option<&'static str>, out: &mut Vec<u8>) {
         let Opening { host, path, .. } = opening;
         let key = generate_key();
-        let subprotocol = subprotocol.map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n")).unwrap_or_default();
+        let offer = subprotocol.map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n")).unwrap_or_default();
         let head = format!(
-            "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{subprotocol}\
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{offer}\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
         );
         out.extend_from_slice(head.as_bytes());
-        *self = Socket { key: Some(key), ..Socket::default() };
+        *self = Socket { key: Some(key), subprotocol, ..Socket::default() };
     }
 
     pub fn receive(&mut self, incoming: &mut BytesMut, replies: &mut Vec<u8>) -> Result<Option<Received>, String> {
         if !self.is_open {
             let Some(head) = http::head(incoming)? else { return Ok(None) };
             let expected = self.key.take().map(|key| derive_accept_key(key.as_bytes()));
-            if head.status != 101 || head.accept != expected {
+            if head.status != 101 {
                 return Err(format!("HTTP status {} instead of a WebSocket", head.status));
+            }
+            if head.accept != expected {
+                return Err("WebSocket: Sec-WebSocket-Accept is not what the key asks for (RFC 6455 §4.1)".into());
+            }
+            if head.subprotocol.as_deref() != self.subprotocol {
+                return Err(format!("WebSocket: the subprotocol is {:?}", head.subprotocol.unwrap_or_default()));
             }
             incoming.advance(head.length);
             self.is_open = true;
@@ -88,7 +97,8 @@ impl Socket {
                 OpCode::Control(Control::Ping) => frame(OpCode::Control(Control::Pong), &payload, replies),
                 OpCode::Control(Control::Close) => {
                     let code = payload.get(..2).map_or(1005, |code| u16::from_be_bytes([code[0], code[1]]));
-                    return Err(format!("the WebSocket was closed with {code}"));
+                    let reason = String::from_utf8_lossy(payload.get(2..).unwrap_or_default());
+                    return Err(format!("the WebSocket was closed with {code} {reason}").trim_end().to_owned());
                 }
                 OpCode::Control(_) => {}
             }
@@ -100,8 +110,8 @@ impl Socket {
 #[derive(Default)]
 pub struct WebSocket {
     socket: Socket,
-    /// In a message that says that another was accepted.
-    accepted: Option<String>,
+    /// What stands in answers, of a publisher's.
+    publishing: Option<Publishing>,
     scratch: Vec<u8>,
 }
 
@@ -115,7 +125,7 @@ fn reference(answer: &[u8]) -> u16 {
 
 impl WebSocket {
     pub fn open(&mut self, opening: &Opening<'_>, out: &mut Vec<u8>) {
-        self.accepted = opening.accepted.map(str::to_owned);
+        self.publishing = opening.publishing.cloned();
         self.socket.open(opening, None, out);
     }
 
@@ -140,16 +150,16 @@ impl WebSocket {
     pub fn decode(&mut self, incoming: &mut BytesMut, replies: &mut Vec<u8>) -> Result<Option<Event>, String> {
         while let Some(received) = self.socket.receive(incoming, replies)? {
             let payload = match received {
-                Received::Open => return Ok(Some(Event::Open { is_resumed: false })),
+                Received::Open => return Ok(Some(Event::open())),
                 Received::Message(payload) => payload.freeze(),
             };
-            let Some(accepted) = &self.accepted else {
+            let Some(Publishing { accepted, refused, .. }) = &self.publishing else {
                 return Ok(Some(Event::Message { payload, is_state: false }));
             };
             if memmem::find(&payload, accepted.as_bytes()).is_some() {
                 return Ok(Some(Event::Acknowledged { id: reference(&payload) }));
             }
-            if memmem::find(&payload, b"\"type\":\"problem\"").is_some() {
+            if !refused.is_empty() && memmem::find(&payload, refused.as_bytes()).is_some() {
                 return Err(format!("a message was refused: {}", String::from_utf8_lossy(&payload)));
             }
         }
@@ -188,7 +198,9 @@ mod tests {
         assert_eq!(out[..2], [0x81, 0x80 | socket.scratch.len() as u8]);
         let answers = |text: &str| {
             let socket = Socket { is_open: true, ..Socket::default() };
-            let mut socket = WebSocket { socket, accepted: Some("\"type\":\"ack\"".into()), ..WebSocket::default() };
+            let (accepted, refused) = ("\"type\":\"ack\"".into(), "\"type\":\"problem\"".into());
+            let publishing = Some(Publishing { accepted, refused, ..Publishing::default() });
+            let mut socket = WebSocket { socket, publishing, ..WebSocket::default() };
             let mut incoming = BytesMut::from(&[b"\x81", &[text.len() as u8], text.as_bytes()].concat()[..]);
             socket.decode(&mut incoming, &mut Vec::new())
         };
