@@ -189,8 +189,11 @@ fn note(found: &Map<String, Value>) {
     };
     let file = perf("instructions-history.csv");
     let paths: Vec<&str> = PATHS.iter().map(|(path, _)| *path).collect();
-    let before = std::fs::read_to_string(&file).unwrap_or_else(|_| format!("unix_time,after,{}\n", paths.join(",")));
+    let before = std::fs::read_to_string(&file).unwrap_or_default();
+    // New paths come last: lines from before them are shorter.
+    let head = format!("unix_time,after,{}\n", paths.join(","));
+    let lines = before.split_once('\n').map_or("", |(_, lines)| lines);
     let counts: Vec<String> = paths.iter().map(|path| found[*path].to_string()).collect();
     let (time, revision) = (git(&["log", "-1", "--format=%ct"]), git(&["rev-parse", "--short", "HEAD"]));
-    std::fs::write(&file, format!("{before}{time},{revision},{}\n", counts.join(","))).expect("write the history");
+    std::fs::write(&file, format!("{head}{lines}{time},{revision},{}\n", counts.join(","))).expect("write the history");
 }

@@ -42,11 +42,11 @@ fn entry(line: &str) -> Option<Entry> {
     Some(Entry { unix_time, name: format!("{scenario}, {figure}"), ratio: fields.next()?.parse().ok()? })
 }
 
-/// The counts of a line, one for each of `names`.
+/// The counts of a line, for as many of `names` as were counted then.
 fn counts(line: &str, names: &[&str]) -> Option<(u64, Vec<f64>)> {
     let (time, rest) = line.split_once(',')?;
     let counts: Vec<f64> = rest.split(',').skip(1).map(|count| count.parse().ok()).collect::<Option<_>>()?;
-    (counts.len() == names.len()).then_some((time.parse().ok()?, counts))
+    (counts.len() <= names.len()).then_some((time.parse().ok()?, counts))
 }
 
 pub fn read(path: &Path) -> Result<Vec<Entry>, String> {
@@ -58,13 +58,13 @@ pub fn read(path: &Path) -> Result<Vec<Entry>, String> {
         let names: Vec<&str> = names.split(',').collect();
         let rows = lines().map(|(index, line)| counts(line, &names).ok_or_else(|| problem(index)));
         let rows: Vec<(u64, Vec<f64>)> = rows.collect::<Result<_, _>>()?;
-        let oldest = rows.first().map(|(_, counts)| counts.clone()).unwrap_or_default();
+        let oldest = |at: usize| rows.iter().find_map(|(_, counts)| counts.get(at)).copied().unwrap_or(f64::NAN);
         let entries = rows.iter().flat_map(|(unix_time, counts)| {
-            let ratios = names.iter().zip(counts.iter().zip(&oldest));
-            ratios.map(|(name, (count, oldest))| Entry {
+            let numbered = names.iter().enumerate().zip(counts);
+            numbered.map(|((at, name), count)| Entry {
                 unix_time: *unix_time,
                 name: (*name).to_owned(),
-                ratio: count / oldest,
+                ratio: count / oldest(at),
             })
         });
         return Ok(entries.collect());
@@ -89,9 +89,9 @@ mod tests {
         let entries = read(&path).expect("valid");
         assert_eq!(entries.len(), 2);
         assert_eq!((entries[1].name.as_str(), entries[1].ratio), ("pairs, p99", 1.25));
-        std::fs::write(&path, "unix_time,after,a,b\n100,x,10,4\n200,y,5,4\n").expect("write");
+        std::fs::write(&path, "unix_time,after,a,b\n100,x,10\n200,y,5,4\n300,z,20,2\n").expect("write");
         let ratios: Vec<f64> = read(&path).expect("valid").iter().map(|entry| entry.ratio).collect();
-        assert_eq!(ratios, [1.0, 1.0, 0.5, 1.0]);
+        assert_eq!(ratios, [1.0, 0.5, 1.0, 2.0, 0.5]);
         std::fs::write(&path, "head\n1,2\n").expect("write");
         assert!(read(&path).expect_err("short").contains("line 2"));
     }
