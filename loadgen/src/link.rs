@@ -9,6 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 
 /// Connections from one source address, where there are several to choose from: ports run out at about 28,000.
 const PER_SOURCE: usize = 20_000;
+/// 127.0.0.1 and those behind it.
+const SOURCES: usize = 60_000;
 /// Of a reader that is to be slow: little waits in the kernel for it.
 const SLOW_BUFFER_BYTES: usize = 16 << 10;
 
@@ -34,7 +36,7 @@ pub struct Opened<R: Runtime> {
 #[derive(Clone, Copy)]
 pub struct Caller {
     pub protocol: Protocol,
-    /// Of all connections of the run.
+    /// Of all connections of the run, those that have ended, too.
     pub number: usize,
     pub is_slow: bool,
 }
@@ -43,7 +45,7 @@ pub struct Caller {
 fn dial(address: SocketAddr, caller: Caller) -> std::io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if address.ip().is_loopback() && address.is_ipv4() && caller.number >= PER_SOURCE {
-        let source = Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + (caller.number / PER_SOURCE) as u32);
+        let source = Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + (caller.number / PER_SOURCE % SOURCES) as u32);
         socket.bind(&SocketAddr::new(IpAddr::V4(source), 0).into())?;
     }
     if caller.is_slow {

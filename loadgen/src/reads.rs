@@ -144,8 +144,9 @@ pub async fn connect<R: Runtime>(worker: Rc<Worker>, number: usize) {
     let mut sent = 0;
     while worker.shared.phase() <= Phase::Measure {
         let begun_ns = pace::<R>(&worker, number, sent).await;
+        // Ports of those before are not free yet: from time to time it takes another address.
+        let caller = Caller { protocol, number: number + sent as usize * scenario.subscribers, is_slow: false };
         sent += 1;
-        let caller = Caller { protocol, number, is_slow: false };
         let opening = Opening { host: &host, path: &path, name: &name, is_clean: true, publishing: None };
         let mut wire = Wire::new(protocol);
         let opened = Link::<R>::open(&worker.shared, caller, &mut wire, &opening).await;

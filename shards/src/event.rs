@@ -47,12 +47,14 @@ pub struct Event {
     pub previous: Option<Bytes>,
 }
 
-/// An encoded key, properties (encoded by a protocol; not looked into here) and a canonical document in one allocation.
+/// An encoded key, properties (encoded by a protocol; not looked into here) and a canonical document in one allocation; and
+/// the text that the document was read from, where writing the document would give it again.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Body {
     bytes: Bytes,
     key_bytes: u16,
     properties_bytes: u16,
+    text_bytes: u16,
 }
 
 impl Body {
@@ -77,7 +79,14 @@ impl Body {
     pub fn from_slice(bytes: Bytes, key_bytes: usize, properties_bytes: usize) -> Body {
         let fits = key_bytes.max(properties_bytes) <= usize::from(u16::MAX);
         assert!(fits && key_bytes + properties_bytes <= bytes.len(), "key and properties are parts of the bytes");
-        Body { bytes, key_bytes: key_bytes as u16, properties_bytes: properties_bytes as u16 }
+        Body { bytes, key_bytes: key_bytes as u16, properties_bytes: properties_bytes as u16, text_bytes: 0 }
+    }
+
+    /// So many bytes at the end are the text of the document.
+    pub fn with_text(self, text_bytes: usize) -> Body {
+        let others = usize::from(self.key_bytes) + usize::from(self.properties_bytes);
+        assert!(text_bytes <= usize::from(u16::MAX) && others + text_bytes <= self.bytes.len(), "part of the bytes");
+        Body { text_bytes: text_bytes as u16, ..self }
     }
 
     pub fn key(&self) -> &[u8] {
@@ -90,7 +99,13 @@ impl Body {
 
     /// Empty for a delete and for a message without payload.
     pub fn document(&self) -> &[u8] {
-        &self.bytes[usize::from(self.key_bytes) + usize::from(self.properties_bytes)..]
+        let text_at = self.bytes.len() - usize::from(self.text_bytes);
+        &self.bytes[usize::from(self.key_bytes) + usize::from(self.properties_bytes)..text_at]
+    }
+
+    /// The document as the text that it would be written as; empty where that is not at hand.
+    pub fn text(&self) -> &[u8] {
+        &self.bytes[self.bytes.len() - usize::from(self.text_bytes)..]
     }
 
     pub fn len(&self) -> usize {

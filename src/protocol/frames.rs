@@ -85,6 +85,7 @@ impl FrameEncoder {
             return None;
         }
         self.payload.clear();
+        let mut is_text = false;
         // What the publisher has said of the payload holds as long as it is passed on as it is.
         let stored = context.properties;
         let mut content_type = property::content_type_of(stored);
@@ -103,9 +104,13 @@ impl FrameEncoder {
                     content_type = Some(format.media_type()).filter(|_| format != Format::Json);
                     payload_format = payload_format.filter(|_| format == Format::Json);
                 }
-                format::encode(format, context.document, &mut self.payload);
+                is_text = format == Format::Json && !context.json.is_empty();
+                if !is_text {
+                    format::encode(format, context.document, &mut self.payload);
+                }
             }
         }
+        let payload = if is_text { context.json } else { &self.payload };
         let (topic_alias, is_known) =
             context.topic_alias.map_or((None, false), |(alias, is_known)| (Some(alias), is_known));
         let head = PublishHead {
@@ -121,16 +126,16 @@ impl FrameEncoder {
             message_expiry: context.expires_in_ms.map(|left| left.div_ceil(1000).min(u64::from(u32::MAX)) as u32),
             properties: property::without_format(stored),
             subscription_identifiers: context.identifiers,
-            payload_bytes: self.payload.len(),
+            payload_bytes: payload.len(),
         };
         let start = out.len();
         if in_web_socket {
             write_header(Opcode::Binary, head.packet_bytes(), out);
         }
         let packet_id_at = head.write(out);
-        out.extend_from_slice(&self.payload);
+        out.extend_from_slice(payload);
         let packet_id_at = packet_id_at.map(|at| at - start);
-        Some(Encoded { packet_id_at, payload_bytes: Some(self.payload.len()) })
+        Some(Encoded { packet_id_at, payload_bytes: Some(payload.len()) })
     }
 
     fn sse(&mut self, kind: FrameKind, context: &FrameContext<'_>, out: &mut Vec<u8>) -> Encoded {
@@ -261,10 +266,10 @@ fn write_json_envelope<'a>(context: &FrameContext<'a>, more: &More<'a>, out: &mu
     out.extend_from_slice(b",\"localTime\":");
     format::write_float(context.version.as_millis(), out);
     out.extend_from_slice(b",\"value\":");
-    if value.is_empty() {
-        out.extend_from_slice(b"null");
-    } else {
-        format::write_json(value, out);
+    match (more.patch, context.json) {
+        (None, text @ [_, ..]) => out.extend_from_slice(text),
+        _ if value.is_empty() => out.extend_from_slice(b"null"),
+        _ => format::write_json(value, out),
     }
     out.extend_from_slice(b",\"version\":");
     format::write_float(context.version.as_millis(), out);

@@ -7,33 +7,34 @@ use shards::document::{Reader, Token, Writer, is_content_type};
 /// The content type of bytes that nobody has named.
 pub const OCTET_STREAM: &str = "application/octet-stream";
 
-/// Appends the canonical document of a payload. Without a content type, what starts with `{` and parses as JSON is an
-/// object.
+/// Appends the canonical document of a payload; true: written as JSON, it gives the payload again. Without a content type,
+/// what starts with `{` and parses as JSON is an object.
 pub fn document(
     content_type: Option<&str>,
     payload: &[u8],
     decoder: &mut Decoder,
     out: &mut Vec<u8>,
-) -> Result<(), DecodeError> {
+) -> Result<bool, DecodeError> {
     let start = out.len();
     let Some(content_type) = content_type else {
         let object = payload.first() == Some(&b'{') && decoder.decode(Format::Json, payload, out).is_ok();
         if !object {
             write_opaque(OCTET_STREAM, payload, out);
         }
-        return Ok(());
+        return Ok(object && decoder.is_exact());
     };
     match Format::of_media_type(content_type) {
         Some(format) => {
             decoder.decode(format, payload, out)?;
-            if !is_map(&out[start..]) {
-                out.truncate(start);
-                write_opaque(content_type, payload, out);
+            if is_map(&out[start..]) {
+                return Ok(decoder.is_exact());
             }
+            out.truncate(start);
+            write_opaque(content_type, payload, out);
         }
         None => write_opaque(content_type, payload, out),
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Whether a document is an object, as records are.

@@ -110,6 +110,8 @@ impl Run {
         self.used = 0;
     }
 
+    /// Adds a subscriber. A connection is added once: where several of its subscriptions hear of an event they are
+    /// `DETAILED`, so that all that an event makes for one client goes through one place.
     pub fn add(&mut self, subscriber: &Subscriber, kind: FrameKind) {
         if subscriber.options & DETAILED != 0 {
             return self.apart.push(*subscriber);

@@ -34,6 +34,8 @@ pub struct FrameContext<'a> {
     pub properties: &'a [u8],
     /// Canonical; empty for a delete and for a message without payload.
     pub document: &'a [u8],
+    /// The same as JSON, where it is at hand; else empty.
+    pub json: &'a [u8],
     /// How long it is still worth delivering.
     pub expires_in_ms: Option<u64>,
     /// A topic alias, and whether the subscriber knows what it stands for (MQTT 5 §3.3.2.3.4).
@@ -106,6 +108,7 @@ pub(super) fn context<'a>(
         version: event.version,
         properties: event.body.properties(),
         document: event.body.document(),
+        json: event.body.text(),
         expires_in_ms: event.terms.expires_ms.map(|at| at.saturating_sub(now_ms)),
         topic_alias: None,
         identifiers,
@@ -234,7 +237,7 @@ impl Shard {
                     let before = Subject { document: before, ..Subject::of(table.codec, event) };
                     query.select.project(&before, shown_before);
                 }
-                let context = FrameContext { kind, document: selected, previous: shown_before, ..context };
+                let context = FrameContext { kind, document: selected, json: &[], previous: shown_before, ..context };
                 let mut push = |subscriber: &Subscriber, flags: u8| {
                     // What was not there before does not leave; but a scan may hold it.
                     if kind == EventKind::Leave && !was {
@@ -688,6 +691,7 @@ impl Shard {
             version: row.version,
             properties: row.body.properties(),
             document,
+            json: &[],
             expires_in_ms: row.terms.expires_ms.map(|at| at.saturating_sub(*now_us / 1000)),
             topic_alias: None,
             identifiers: subscription.identifier.as_slice(),

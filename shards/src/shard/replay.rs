@@ -596,7 +596,7 @@ impl Shard {
             }
             let identifiers = subscription.identifier.as_slice();
             let context = context(definition, table.codec, text, event, &positions, *now_us / 1000, identifiers);
-            let context = FrameContext { kind, document: selected, skipped, ..context };
+            let context = FrameContext { kind, document: selected, json: &[], skipped, ..context };
             let kind = kind_for(&subscriber, event).with(FrameKind::POSITION);
             if let Some(frame) = frames.own(kind, |out| encoder.encode(kind, &context, out)) {
                 let origin = Origin::Replayed { shard: event.shard, position: event.position, shared: None };

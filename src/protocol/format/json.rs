@@ -23,13 +23,16 @@ impl Default for Scratch {
 }
 
 impl Scratch {
-    pub fn decode(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
+    /// True: written again, it gives the same text.
+    pub fn decode(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<bool, DecodeError> {
         let start = out.len();
-        if input.len() <= plain_json::BYTES_MAX && plain_json::decode(input, out).is_some() {
-            return Ok(());
+        if input.len() <= plain_json::BYTES_MAX
+            && let Some(is_exact) = plain_json::decode(input, out)
+        {
+            return Ok(is_exact);
         }
         out.truncate(start);
-        self.decode_by_tape(input, out)
+        self.decode_by_tape(input, out).map(|()| false)
     }
 
     /// The same of any text.

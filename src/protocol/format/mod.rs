@@ -88,14 +88,16 @@ impl std::fmt::Display for DecodeError {
 #[derive(Default)]
 pub struct Decoder {
     json: json::Scratch,
+    is_exact: bool,
 }
 
 impl Decoder {
     /// Appends the canonical form of exactly one value. Where it fails, `out` is left as it was.
     pub fn decode(&mut self, format: Format, input: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
         let start = out.len();
+        self.is_exact = false;
         let result = match format {
-            Format::Json => self.json.decode(input, out),
+            Format::Json => self.json.decode(input, out).map(|is_exact| self.is_exact = is_exact),
             Format::Cbor => cbor::decode(input, out),
             Format::MessagePack => match document::check(input) {
                 Ok(()) => {
@@ -112,6 +114,11 @@ impl Decoder {
             out.truncate(start);
         }
         result
+    }
+
+    /// Whether the last document was read from the JSON that it would be written as. (False says nothing.)
+    pub fn is_exact(&self) -> bool {
+        self.is_exact
     }
 
     /// Appends the canonical form of the CBOR data item at the start of the input, and gives its length. `None`: its end

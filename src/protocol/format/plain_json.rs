@@ -14,18 +14,21 @@ const ITEMS_MAX: u8 = 15;
 /// Digits of a number that is certainly an `i64`.
 const DIGITS_MAX: usize = 18;
 
-/// Appends the canonical form of a plain text. `None`: it is not plain; what was appended is to be taken back.
-pub(super) fn decode(input: &[u8], out: &mut Vec<u8>) -> Option<()> {
-    let mut reader = Reader { input, at: 0 };
+/// Appends the canonical form of a plain text; true: written as JSON, it gives the same text. `None`: it is not plain; what
+/// was appended is to be taken back.
+pub(super) fn decode(input: &[u8], out: &mut Vec<u8>) -> Option<bool> {
+    let mut reader = Reader { input, at: 0, is_exact: true };
     reader.space();
     reader.value(out, 0)?;
     reader.space();
-    (reader.at == input.len()).then_some(())
+    (reader.at == input.len()).then_some(reader.is_exact)
 }
 
 struct Reader<'a> {
     input: &'a [u8],
     at: usize,
+    /// Nothing so far would be written in another way.
+    is_exact: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -36,6 +39,7 @@ impl<'a> Reader<'a> {
     fn space(&mut self) {
         while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
             self.at += 1;
+            self.is_exact = false;
         }
     }
 
@@ -187,6 +191,7 @@ impl<'a> Reader<'a> {
             }
         }
         if is_float {
+            self.is_exact &= is_shortest(&self.input[start + usize::from(is_negative)..self.at]);
             let text = std::str::from_utf8(&self.input[start..self.at]).ok()?;
             let number: f64 = text.parse().ok()?;
             out.write_float(Some(number).filter(|number| number.is_finite())?);
@@ -207,6 +212,19 @@ impl<'a> Reader<'a> {
         }
         self.at - start
     }
+}
+
+/// Whether a fraction without a sign is what its number is written as: so few digits come back as they are, if none is
+/// one too many, and the number is neither so small nor so large that it is written with an exponent.
+fn is_shortest(text: &[u8]) -> bool {
+    const DIGITS_MAX: usize = 15;
+    let Some(point) = text.iter().position(|byte| *byte == b'.') else { return false };
+    let (whole, fraction) = (&text[..point], &text[point + 1..]);
+    let is_small = whole == b"0" && fraction.starts_with(b"0000");
+    text.len() <= DIGITS_MAX + 1
+        && fraction.iter().all(u8::is_ascii_digit)
+        && (fraction == b"0" || !fraction.ends_with(b"0"))
+        && !is_small
 }
 
 const LOW_BITS: u64 = u64::from_ne_bytes([0x01; 8]);
@@ -231,12 +249,25 @@ mod tests {
     /// What is read here, simd-json reads in the same way. Gives whether it was.
     fn agrees(text: &[u8]) -> bool {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        if decode(text, &mut ours).is_none() {
-            return false;
-        }
+        let Some(is_exact) = decode(text, &mut ours) else { return false };
+        let mut written = Vec::new();
+        super::super::write_json(&ours, &mut written);
+        assert!(!is_exact || written == text, "{}", String::from_utf8_lossy(text));
         let parsed = Scratch::default().decode_by_tape(text, &mut theirs);
         assert!(parsed.is_ok() && ours == theirs, "{}: {ours:x?} {theirs:x?}", String::from_utf8_lossy(text));
         true
+    }
+
+    #[test]
+    fn texts_that_would_be_written_again_are_known() {
+        let is_exact = |text: &str| decode(text.as_bytes(), &mut Vec::new()).expect(text);
+        for text in [r#"{"temp":21.5,"at":[1,-2,0.001,123456.0],"é":null,"on":true}"#, "0.0", "-0.5", "\"x/y\""] {
+            assert!(is_exact(text) && agrees(text.as_bytes()), "{text}");
+        }
+        for text in [r#"{"a": 1}"#, "[1 ]", " 1", "1.50", "1e3", "0.00001", "1234567890.123456", "12345678901234567.5"]
+        {
+            assert!(!is_exact(text) && agrees(text.as_bytes()), "{text}");
+        }
     }
 
     #[test]
@@ -305,10 +336,11 @@ mod tests {
         }
 
         #[test]
-        fn numbers_agree(int in any::<i64>(), float in any::<f64>(), digits in "-?[0-9]{1,20}(\\.[0-9]{1,20})?(e-?[0-9]{1,3})?") {
+        fn numbers_agree(int in any::<i64>(), float in any::<f64>(), digits in "-?[0-9]{1,20}(\\.[0-9]{1,20})?(e-?[0-9]{1,3})?", short in "-?(0|[1-9][0-9]{0,9})\\.[0-9]{1,9}") {
             agrees(int.to_string().as_bytes());
             agrees(format!("{float:?}").as_bytes());
             agrees(digits.as_bytes());
+            agrees(short.as_bytes());
         }
 
         #[test]

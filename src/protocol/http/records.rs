@@ -236,7 +236,9 @@ impl HttpSession {
                 Err("it looks like JSON: send it with Content-Type: application/json".into())
             }
             None if is_form => form::decode(request.body, context.catalog.table(table), out),
-            None => payload::document(content_type, request.body, decoder, out).map_err(|error| error.to_string()),
+            None => {
+                payload::document(content_type, request.body, decoder, out).map(drop).map_err(|error| error.to_string())
+            }
         };
         decoded.map_err(|what| self.problem(context, 400, "bad_body", &what))
     }

@@ -114,12 +114,18 @@ impl MqttSession {
         if properties_bytes > usize::from(u16::MAX) {
             return Err(Goodbye::new(reason::QUOTA_EXCEEDED, "more than 64 KiB of properties"));
         }
+        let mut text_bytes = 0;
         if !payload.is_empty() {
             let content_type = properties.content_type().or(self.incoming.map(|format| format.media_type()));
-            payload::document(content_type, payload, decoder, bytes)
+            let is_exact = payload::document(content_type, payload, decoder, bytes)
                 .map_err(|error| Goodbye::new(reason::PAYLOAD_FORMAT_INVALID, error.to_string()))?;
+            // A message is passed on as it came; a record is likely changed by its schema.
+            if is_exact && operation == Operation::Message {
+                bytes.extend_from_slice(payload);
+                text_bytes = payload.len();
+            }
         }
-        let body = Body::from_slice(Bytes::copy_from_slice(bytes), key_bytes, properties_bytes);
+        let body = Body::from_slice(Bytes::copy_from_slice(bytes), key_bytes, properties_bytes).with_text(text_bytes);
         Ok(Prepared { operation, table: resolved.table, body })
     }
 }
