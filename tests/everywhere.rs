@@ -163,6 +163,7 @@ fn judge(feed: Feed, message: &Message, expected: &Expected) -> Result<(), Strin
 fn verify(feed: Feed, mut subscriber: Subscriber, all: &Events) -> Result<(), String> {
     let total = all.values().map(Vec::len).sum();
     let messages = subscriber.expect(total, MATRIX);
+    let words = subscriber.words();
     let rest = subscriber.end();
     let mut seen: BTreeMap<String, Vec<Message>> = BTreeMap::new();
     for message in messages.into_iter().chain(rest) {
@@ -171,8 +172,10 @@ fn verify(feed: Feed, mut subscriber: Subscriber, all: &Events) -> Result<(), St
     for (id, expected) in all {
         let got = seen.remove(id).unwrap_or_default();
         if got.len() != expected.len() {
+            let words = words.text();
+            let last: Vec<&str> = words.lines().rev().take(6).collect();
             return Err(format!(
-                "{id}: {} events, not {}: {}",
+                "{id}: {} events, not {}: {}; the client's last words, backwards: {last:#?}",
                 got.len(),
                 expected.len(),
                 got.iter().map(told).collect::<String>()

@@ -515,9 +515,18 @@ impl Subscriber {
         self.body.stderr()
     }
 
+    /// What the client says beside messages, to its end.
+    pub fn words(&self) -> Tail {
+        match &self.body {
+            Body::Process { stderr, .. } => stderr.clone(),
+            Body::Thread(_) => Tail::default(),
+        }
+    }
+
     /// Ends the client as it would itself, with a DISCONNECT or a close frame, and gives what was not read yet.
     pub fn end(mut self) -> Vec<Message> {
-        // It writes to its standard output in its signal handler, too: a signal in the middle of a line has that come twice.
+        // Twice, at the moment of its signal, its last message was there two times; why is not known. It gets time to show
+        // what it has; what it was sent stands in its words.
         if matches!(self.kind, SubscriberKind::Mosquitto4 | SubscriberKind::Mosquitto5) {
             let end = Instant::now() + Duration::from_millis(50);
             while self.step(end) {}
@@ -658,9 +667,10 @@ fn run_mosquitto_sub(kind: SubscriberKind, at: &Endpoints, to: &Subscribe) -> (B
     command.args(&to.extra);
     let (child, lines, stderr) = spawn(command);
     let (send, events) = mpsc::channel();
-    let to = to.clone();
+    let (to, words) = (to.clone(), stderr.clone());
     thread::spawn(move || {
         for line in lines {
+            words.push(format!("{line}\n").as_bytes()); // of each packet that it gets, too
             if let Some(event) = mosquitto_event(&line, level.unwrap_or(4), &to)
                 && send.send(event).is_err()
             {
